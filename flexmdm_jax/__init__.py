@@ -1,0 +1,28 @@
+"""FlexMDM: any-order, variable-length masked diffusion in JAX."""
+
+from flexmdm_jax import schedules
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.interpolant import (
+  MDM,
+  JointInterpolant,
+  Noised,
+  draw_times,
+  noise,
+)
+from flexmdm_jax.likelihood import log_likelihood_bound
+from flexmdm_jax.losses import ElboTerms, elbo_terms
+from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.rates import Denoiser, Prediction, Rates, rates
+from flexmdm_jax.sampling.sampler import Samples, SamplerConfig, Trace, sample
+from flexmdm_jax.sampling.start import (
+  Start,
+  anchor_start,
+  empty_start,
+  infill_start,
+  mask_start,
+  prompt_start,
+)
+from flexmdm_jax.vocab import Vocab
+
+__version__ = "0.1.0"

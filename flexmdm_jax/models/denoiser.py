@@ -1,0 +1,36 @@
+"""From a Flax model and its parameters to a denoiser."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from flexmdm_jax.rates import Prediction
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ModelDenoiser:
+  """A denoiser that is a pytree: its parameters pass through `jax.jit` as
+  arguments, not as constants."""
+
+  params: Any
+  model: nn.Module = dataclasses.field(metadata={"static": True})
+  apply_options: tuple = dataclasses.field(metadata={"static": True})
+
+  def __call__(self, tokens, length, t) -> Prediction:
+    return self.model.apply(
+      {"params": self.params}, tokens, length, t, **dict(self.apply_options)
+    )
+
+
+def denoiser(model: nn.Module, params: Any, **apply_options) -> ModelDenoiser:
+  """The denoiser `(tokens i32[B, L], length i32[B], t f32[B]) -> Prediction`.
+
+  Args:
+    model: a Flax module of this package, such as `DiT`.
+    params: its parameters (the EMA's for evaluation).
+    **apply_options: hashable keyword arguments of the module's `__call__`.
+  """
+  return ModelDenoiser(params, model, tuple(sorted(apply_options.items())))

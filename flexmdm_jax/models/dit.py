@@ -1,0 +1,326 @@
+"""The DiT denoiser: a bidirectional Transformer conditioned on time by adaLN.
+
+One pad position follows the tokens, so that L + 1 outputs serve the L + 1
+gaps; attention covers a row's own tokens and that position. Without a gap head
+the same trunk is the fixed-length MDM's denoiser.
+
+Logical axes of the parameters, which `training.sharding.Rules` maps to a mesh:
+`vocab`, `embed`, `heads`, `head_dim`, `mlp`, `cond`, `layers`.
+
+Source: Peebles and Xie (arXiv 2212.09748) for the blocks; arXiv 2509.01025,
+appendix "architecture", for the heads and sizes.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.rates import Prediction
+from flexmdm_jax.vocab import Vocab
+
+GAP_HEADS = ("log_rate", "softplus", "distribution", None)
+_TIME_FEATURES = 256
+_ROTARY_BASE = 10_000.0
+# exp(15) is more tokens than any gap misses; the clamp keeps an untrained or
+# diverging head from overflowing the loss.
+_MAX_LOG_RATE = 15.0
+
+_linear_init = nn.initializers.lecun_normal()
+_zeros = nn.initializers.zeros_init()
+
+
+class DiT(nn.Module):
+  """The denoiser `(tokens, length, t) -> Prediction`.
+
+  Attributes:
+    vocab: the id space.
+    max_length: the longest sequence, L.
+    hidden_size: width of the residual stream.
+    num_layers: number of blocks.
+    num_heads: attention heads; divides hidden_size, with an even quotient.
+    cond_size: width of the time conditioning.
+    mlp_ratio: width of the feed-forward layer over hidden_size.
+    gap_head: what predicts the gaps. "log_rate": the log of the expected
+      number, which starts near one token a gap and trains stably. "softplus":
+      the paper's, `max_length * softplus`. "distribution": the law of the
+      number, whose mean is the expectation; the sampler then never inserts more
+      than the law allows. None: a fixed-length MDM.
+    time_scale: multiplies t before the sinusoidal features. 1 is the public
+      code's, at which all but the fastest features are constant over [0, 1].
+    dtype: of the computation; parameters and outputs are float32.
+    remat: recompute the blocks' activations in the backward pass.
+    attention: "xla", "cudnn", or None for cuDNN wherever it can run.
+  """
+
+  vocab: Vocab
+  max_length: int
+  hidden_size: int = 768
+  num_layers: int = 12
+  num_heads: int = 12
+  cond_size: int = 128
+  mlp_ratio: int = 4
+  gap_head: str | None = "log_rate"
+  time_scale: float = 1000.0
+  dtype: Any = jnp.float32
+  remat: bool = False
+  attention: str | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.gap_head not in GAP_HEADS:
+      raise InputError(f"gap_head={self.gap_head!r} must be in {GAP_HEADS}.")
+    if self.hidden_size % (2 * self.num_heads):
+      raise InputError(
+        f"hidden_size={self.hidden_size} must be a multiple of 2 *"
+        f" num_heads={2 * self.num_heads}: rotary attention pairs the"
+        " coordinates of each head."
+      )
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Int[Array, "B L"],
+    length: Int[Array, " B"],
+    t: Float[Array, " B"],
+  ) -> Prediction:
+    """Predicts tokens and gaps.
+
+    Args:
+      tokens: states; what they hold beyond their length is not read.
+      length: their numbers of tokens.
+      t: their times.
+
+    Returns:
+      A float32 `Prediction`; undefined at positions beyond the length.
+    """
+    B, L = tokens.shape
+    tokens = jnp.pad(tokens, ((0, 0), (0, 1)))
+    index = jnp.arange(L + 1)
+    tokens = jnp.where(index < length[:, None], tokens, self.vocab.pad)
+
+    embedding = nn.Embed(
+      self.vocab.size,
+      self.hidden_size,
+      embedding_init=nn.with_logical_partitioning(
+        nn.initializers.normal(0.02), ("vocab", "embed")
+      ),
+      dtype=self.dtype,
+      name="embed",
+    )
+    x = embedding(tokens)
+    cond = TimeEmbedding(self.cond_size, self.time_scale, name="time")(t)
+    cond = nn.silu(cond).astype(self.dtype)
+    angles = rotary_angles(L + 1, self.hidden_size // self.num_heads)
+
+    block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+    blocks = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=nn.broadcast,
+      length=self.num_layers,
+      metadata_params={nn.PARTITION_NAME: "layers"},
+    )(
+      num_heads=self.num_heads,
+      mlp_size=self.mlp_ratio * self.hidden_size,
+      dtype=self.dtype,
+      attention=self.attention,
+      name="blocks",
+    )
+    x, _ = blocks(x, cond, length + 1, angles)
+
+    token_logits = VocabHead(self.vocab.size, self.dtype, name="vocab_head")(
+      x[:, :L], cond
+    )
+    if self.gap_head is None:
+      return Prediction(token_logits, jnp.full((B, L + 1), -jnp.inf))
+    out_size = self.max_length + 1 if self.gap_head == "distribution" else 1
+    out = GapHead(out_size, self.gap_head, self.dtype, name="gap_head")(x, cond)
+    if self.gap_head == "distribution":
+      return Prediction(token_logits, log_mean(out), out)
+    if self.gap_head == "softplus":
+      log_gaps = jnp.log(nn.softplus(out[..., 0])) + jnp.log(self.max_length)
+    else:
+      log_gaps = jnp.clip(out[..., 0], -_MAX_LOG_RATE, _MAX_LOG_RATE)
+    return Prediction(token_logits, log_gaps)
+
+
+class TimeEmbedding(nn.Module):
+  """Sinusoidal features of `scale * t` through a two-layer network."""
+
+  cond_size: int
+  scale: float
+
+  @nn.compact
+  def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B cond"]:
+    # In float32 throughout: 8 bits of mantissa cannot tell times apart.
+    half = _TIME_FEATURES // 2
+    frequency = _ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = self.scale * t[:, None] * frequency
+    x = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    x = _dense(self.cond_size, (None, "cond"), "in", jnp.float32)(x)
+    return _dense(self.cond_size, ("cond", None), "out", jnp.float32)(
+      nn.silu(x)
+    )
+
+
+class Block(nn.Module):
+  """Attention and feed-forward, each `x + gate * f(modulate(norm(x)))`.
+
+  The modulation is zero at first, so that a new block is the identity.
+  """
+
+  num_heads: int
+  mlp_size: int
+  dtype: Any
+  attention: str | None
+
+  @nn.compact
+  def __call__(self, x, cond, seq_length, angles):
+    size = x.shape[-1]
+    modulation = _modulation(cond, 6, size, self.dtype)
+    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation
+
+    y = _norm("norm_1", self.dtype)(x) * (1 + scale_1) + shift_1
+    qkv = nn.DenseGeneral(
+      (3, self.num_heads, size // self.num_heads),
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=nn.with_logical_partitioning(
+        _linear_init, ("embed", None, "heads", "head_dim")
+      ),
+      name="qkv",
+    )(y)
+    q, k, v = jnp.moveaxis(qkv, -3, 0)
+    y = jax.nn.dot_product_attention(
+      rotate(q, angles),
+      rotate(k, angles),
+      v,
+      query_seq_lengths=seq_length,
+      key_value_seq_lengths=seq_length,
+      implementation=_attention_implementation(self.attention, self.dtype),
+    )
+    y = nn.DenseGeneral(
+      size,
+      axis=(-2, -1),
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=nn.with_logical_partitioning(
+        _linear_init, ("heads", "head_dim", "embed")
+      ),
+      name="attention_out",
+    )(y)
+    x = x + gate_1 * y
+
+    y = _norm("norm_2", self.dtype)(x) * (1 + scale_2) + shift_2
+    y = _dense(self.mlp_size, ("embed", "mlp"), "mlp_in", self.dtype)(y)
+    y = nn.gelu(y, approximate=True)
+    y = _dense(size, ("mlp", "embed"), "mlp_out", self.dtype)(y)
+    return x + gate_2 * y, None
+
+
+class VocabHead(nn.Module):
+  """Token logits, float32; zero at first: the uniform law."""
+
+  vocab_size: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x, cond) -> Float[Array, "B L V"]:
+    shift, scale = _modulation(cond, 2, x.shape[-1], self.dtype)
+    x = _norm("norm", self.dtype)(x) * (1 + scale) + shift
+    axes = ("embed", "vocab")
+    x = _dense(self.vocab_size, axes, "out", self.dtype, _zeros)(x)
+    return x.astype(jnp.float32)
+
+
+class GapHead(nn.Module):
+  """One or more numbers for each gap, float32."""
+
+  out_size: int
+  kind: str
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x, cond) -> Float[Array, "B G out"]:
+    size = x.shape[-1]
+    shift, scale = _modulation(cond, 2, size, self.dtype)
+    x = _norm("norm", self.dtype)(x) * (1 + scale) + shift
+    x = _dense(size, ("embed", "mlp"), "in", self.dtype)(x)
+    x = nn.gelu(x, approximate=False)
+    # A log rate starts near exp(-1) tokens a gap, whatever the input.
+    bias = nn.initializers.constant(-1.0 if self.kind == "log_rate" else 0.0)
+    x = nn.Dense(
+      self.out_size,
+      kernel_init=nn.with_logical_partitioning(
+        nn.initializers.normal(0.02), ("mlp", None)
+      ),
+      bias_init=nn.with_logical_partitioning(bias, (None,)),
+      name="out",
+    )(x.astype(jnp.float32))
+    return x
+
+
+def rotary_angles(positions: int, head_dim: int) -> Float[Array, "T half"]:
+  """Angles of the half-split rotary embedding, positions 0, 1, ..."""
+  half = head_dim // 2
+  frequency = _ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  return jnp.arange(positions, dtype=jnp.float32)[:, None] * frequency
+
+
+def rotate(
+  x: Float[Array, "B T H D"], angles: Float[Array, "T half"]
+) -> Float[Array, "B T H D"]:
+  """Turns each pair (x[i], x[i + D/2]) by its position's angle."""
+  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = [first * cos - second * sin, second * cos + first * sin]
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def log_mean(gap_logits: Float[Array, "*b C"]) -> Float[Array, "*b"]:
+  """Log of the mean of the law over 0, 1, ..., C-1."""
+  log_p = jax.nn.log_softmax(gap_logits, axis=-1)
+  counts = jnp.arange(1, gap_logits.shape[-1], dtype=jnp.float32)
+  return jax.nn.logsumexp(log_p[..., 1:] + jnp.log(counts), axis=-1)
+
+
+def _dense(features, axes, name, dtype, init=_linear_init):
+  return nn.Dense(
+    features,
+    dtype=dtype,
+    kernel_init=nn.with_logical_partitioning(init, axes),
+    bias_init=nn.with_logical_partitioning(_zeros, axes[-1:]),
+    name=name,
+  )
+
+
+def _norm(name, dtype):
+  """Layer norm with scale and no bias, computed in float32."""
+  return nn.LayerNorm(
+    epsilon=1e-5,
+    use_bias=False,
+    dtype=dtype,
+    scale_init=nn.with_logical_partitioning(
+      nn.initializers.ones_init(), ("embed",)
+    ),
+    name=name,
+  )
+
+
+def _modulation(cond, parts, size, dtype):
+  """`parts` adaLN vectors [B, 1, size] of the conditioning, zero at first."""
+  dense = _dense(parts * size, ("cond", "embed"), "modulation", dtype, _zeros)
+  return jnp.split(dense(cond)[:, None], parts, axis=-1)
+
+
+def _attention_implementation(wanted, dtype):
+  """cuDNN's fused attention takes half precision on GPUs only."""
+  if wanted is None and jax.default_backend() == "gpu":
+    if jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16):
+      return "cudnn"
+  return wanted or "xla"

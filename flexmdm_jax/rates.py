@@ -1,0 +1,98 @@
+"""What a denoiser predicts, and the jump rates of the CTMC built from it.
+
+The process has two moves. A mask at position i becomes token v at rate
+`h_beta(t) f[i, v]`; a mask is inserted in gap i at rate `h_alpha(t) g[i]`.
+Here `f` is the posterior of the mask's token, `g` the expected number of
+tokens still missing in the gap, and `h` the hazard of a schedule.
+
+Source: arXiv 2509.01025, "rates of the CTMC".
+"""
+
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.vocab import Vocab
+
+
+class Prediction(NamedTuple):
+  """A denoiser's output for the state `x_t`.
+
+  Attributes:
+    token_logits: unnormalised log-posterior of the token behind each mask.
+    log_gaps: log of the expected number of missing tokens in each gap; -inf
+      where there can be none.
+    gap_logits: unnormalised log-law of that number (0, 1, ..., C-1), where a
+      head gives it.
+  """
+
+  token_logits: Float[Array, "*b L V"]
+  log_gaps: Float[Array, "*b L+1"]
+  gap_logits: Float[Array, "*b L+1 C"] | None = None
+
+
+class Denoiser(Protocol):
+  """A batched predictor; any callable of this form will do."""
+
+  def __call__(
+    self,
+    tokens: Int[Array, "B L"],
+    length: Int[Array, " B"],
+    t: Float[Array, " B"],
+  ) -> Prediction: ...
+
+
+class Rates(NamedTuple):
+  """Jump rates per unit of time; what is not listed has rate 0.
+
+  Attributes:
+    unmask: rate at which position i becomes token v; 0 where i is no mask.
+    insert: rate at which a mask is inserted in gap i; 0 beyond the length.
+  """
+
+  unmask: Float[Array, "L V"]
+  insert: Float[Array, " L+1"]
+
+
+def forbid_mask(
+  token_logits: Float[Array, "*b V"], vocab: Vocab
+) -> Float[Array, "*b V"]:
+  """Logits of the same law given that the token is not the mask itself."""
+  return jnp.where(
+    jnp.arange(vocab.size) == vocab.mask, -jnp.inf, token_logits
+  )
+
+
+def rates(
+  prediction: Prediction,
+  tokens: Int[Array, " L"],
+  length: Int[Array, ""],
+  t: Float[Array, ""],
+  interpolant: JointInterpolant,
+  vocab: Vocab,
+) -> Rates:
+  """The rates at which one sequence's state changes at time `t`.
+
+  Args:
+    prediction: the denoiser's output for this state.
+    tokens: the state; positions that hold `vocab.mask` may be unmasked.
+    length: its number of tokens.
+    t: the time, in [0, 1).
+    interpolant: the schedules, whose hazards scale the rates.
+    vocab: supplies the mask id.
+
+  Returns:
+    The `Rates`. Closed gaps are the caller's: a state does not know them.
+  """
+  (L,) = tokens.shape
+  masked = (tokens == vocab.mask) & (jnp.arange(L) < length)
+  posterior = jax.nn.softmax(forbid_mask(prediction.token_logits, vocab))
+  unmask = interpolant.unmasking.hazard(t) * posterior
+  insert = interpolant.insertion.hazard(t) * jnp.exp(prediction.log_gaps)
+  return Rates(
+    unmask=jnp.where(masked[:, None], unmask, 0.0),
+    insert=jnp.where(jnp.arange(L + 1) <= length, insert, 0.0),
+  )

@@ -1,0 +1,1 @@
+"""Sampling: starts, the step's choices, and the loop."""

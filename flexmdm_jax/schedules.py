@@ -1,0 +1,358 @@
+"""Schedules: the law of the time at which a token is inserted or unmasked.
+
+A schedule is a distribution function `alpha` on [0, 1] with `alpha(0) = 0` and
+`alpha(1) = 1`. All that samplers and losses need follows from it:
+
+  survival  `1 - alpha(t)`, the probability of no event by time t;
+  hazard    `alpha'(t) / (1 - alpha(t))`, the rate of the event at t given none
+            so far: the rate of the CTMC's jumps;
+  jump      the probability of the event in (s, u] given none by s.
+
+Every formula is written in `survival` rather than in `1 - alpha`, which loses
+all its digits as t approaches 1, where the hazard is largest.
+
+Source: Any-Order Flexible Length Masked Diffusion (arXiv 2509.01025), section
+"joint interpolant"; `Power` is from its authors' follow-up (arXiv 2607.26504).
+"""
+
+import abc
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from flexmdm_jax.errors import InputError
+
+# Derivatives are finite: they are taken no nearer to an end than one float32
+# step below 1, and than this above 0 (`Polynomial` of exponent < 1 is vertical
+# there).
+_LAST = 1.0 - 2.0**-24
+_FIRST = 1e-12
+# Below this survival the event has happened, as far as float32 can tell.
+_TINY = 1e-37
+
+
+def _f32(t) -> Float[Array, "*s"]:
+  return jnp.asarray(t, jnp.float32)
+
+
+def _inside(t) -> Float[Array, "*s"]:
+  return jnp.clip(_f32(t), _FIRST, _LAST)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(abc.ABC):
+  """A distribution of event times on [0, 1]; see the module's docstring.
+
+  Times, probabilities and results are float32 arrays of any shape. A schedule
+  is immutable and hashable, so it can be a static argument of `jax.jit`.
+  """
+
+  @abc.abstractmethod
+  def survival(self, t) -> Float[Array, "*s"]:
+    """`1 - alpha(t)`, to full relative precision near t = 1."""
+
+  @abc.abstractmethod
+  def inverse_survival(self, q) -> Float[Array, "*s"]:
+    """The time at which the survival is `q`, to full precision near q = 0."""
+
+  @abc.abstractmethod
+  def alpha(self, t) -> Float[Array, "*s"]:
+    """Probability that the event has happened by time `t`."""
+
+  @abc.abstractmethod
+  def derivative(self, t) -> Float[Array, "*s"]:
+    """Density `alpha'(t)` of the event time; finite at both ends."""
+
+  @abc.abstractmethod
+  def inverse(self, a) -> Float[Array, "*s"]:
+    """The time at which `alpha` is `a`."""
+
+  def hazard(self, t) -> Float[Array, "*s"]:
+    """Rate of the event at `t` given none so far; large but finite at 1."""
+    return self.derivative(t) / self.survival(_inside(t))
+
+  def jump(self, s, u) -> Float[Array, "*s"]:
+    """P(event in (s, u] | not by s), for s <= u; exactly 1 where u = 1."""
+    s, u = _f32(s), _f32(u)
+    left = self.survival(u) / jnp.maximum(self.survival(s), _TINY)
+    return jnp.where(u >= 1.0, 1.0, jnp.clip(1.0 - left, 0.0, 1.0))
+
+  def integrated_hazard(self, s, u) -> Float[Array, "*s"]:
+    """Integral of the hazard over (s, u], `-log P(no event in (s, u])`.
+
+    Infinite at u = 1; taken at the last float32 before it.
+    """
+    s, u = _inside(s), _inside(u)
+    ratio = self.survival(u) / jnp.maximum(self.survival(s), _TINY)
+    return jnp.maximum(-jnp.log(jnp.maximum(ratio, _TINY)), 0.0)
+
+  def sample(self, key: Key[Array, ""], shape=()) -> Float[Array, "*s"]:
+    """Event times of the given shape."""
+    # `uniform` may return 0 but not 1; reflected, it is a survival in (0, 1].
+    return self.inverse_survival(1.0 - jax.random.uniform(key, shape))
+
+  def sample_after(self, key: Key[Array, ""], s) -> Float[Array, "*s"]:
+    """Event times given none by `s`; the shape of `s`.
+
+    The truncated law is uniform in `alpha`, not in time: it inverts
+    `alpha(s) + U (1 - alpha(s))`.
+    """
+    s = _f32(s)
+    left = 1.0 - jax.random.uniform(key, s.shape)
+    return jnp.maximum(self.inverse_survival(self.survival(s) * left), s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power(Schedule):
+  """`alpha(t) = 1 - (1 - t)^exponent`; hazard `exponent / (1 - t)`.
+
+  Raises:
+    InputError: exponent <= 0.
+  """
+
+  exponent: float
+
+  def __post_init__(self):
+    _require_positive("Power.exponent", self.exponent)
+
+  def alpha(self, t):
+    return -jnp.expm1(self.exponent * jnp.log1p(-jnp.minimum(_f32(t), _LAST)))
+
+  def survival(self, t):
+    return (1.0 - _f32(t)) ** self.exponent
+
+  def derivative(self, t):
+    return self.exponent * (1.0 - _inside(t)) ** (self.exponent - 1.0)
+
+  def hazard(self, t):
+    # The quotient of the two underflows near 1 for large exponents.
+    return self.exponent / (1.0 - _inside(t))
+
+  def inverse(self, a):
+    return -jnp.expm1(jnp.log1p(-jnp.minimum(_f32(a), _LAST)) / self.exponent)
+
+  def inverse_survival(self, q):
+    return 1.0 - _f32(q) ** (1.0 / self.exponent)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Schedule):
+  """`alpha(t) = t`; event times are uniform."""
+
+  def alpha(self, t):
+    return _f32(t)
+
+  def survival(self, t):
+    return 1.0 - _f32(t)
+
+  def derivative(self, t):
+    return jnp.ones_like(_f32(t))
+
+  def inverse(self, a):
+    return _f32(a)
+
+  def inverse_survival(self, q):
+    return 1.0 - _f32(q)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sine(Schedule):
+  """`alpha(t) = sin(pi t / 2)`: early events."""
+
+  def alpha(self, t):
+    return jnp.sin(jnp.pi / 2 * _f32(t))
+
+  def survival(self, t):
+    return 2.0 * jnp.sin(jnp.pi / 4 * (1.0 - _f32(t))) ** 2
+
+  def derivative(self, t):
+    return jnp.pi / 2 * jnp.sin(jnp.pi / 2 * (1.0 - _inside(t)))
+
+  def inverse(self, a):
+    return 2 / jnp.pi * jnp.arcsin(_f32(a))
+
+  def inverse_survival(self, q):
+    return 1.0 - 4 / jnp.pi * jnp.arcsin(jnp.sqrt(_f32(q) / 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+  """`alpha(t) = 1 - cos(pi t / 2)`: late events."""
+
+  def alpha(self, t):
+    return 2.0 * jnp.sin(jnp.pi / 4 * _f32(t)) ** 2
+
+  def survival(self, t):
+    return jnp.sin(jnp.pi / 2 * (1.0 - _f32(t)))
+
+  def derivative(self, t):
+    return jnp.pi / 2 * jnp.sin(jnp.pi / 2 * _inside(t))
+
+  def inverse(self, a):
+    return 4 / jnp.pi * jnp.arcsin(jnp.sqrt(_f32(a) / 2))
+
+  def inverse_survival(self, q):
+    return 1.0 - 2 / jnp.pi * jnp.arcsin(_f32(q))
+
+
+@dataclasses.dataclass(frozen=True)
+class Polynomial(Schedule):
+  """`alpha(t) = t^exponent`.
+
+  Raises:
+    InputError: exponent <= 0.
+  """
+
+  exponent: float
+
+  def __post_init__(self):
+    _require_positive("Polynomial.exponent", self.exponent)
+
+  def alpha(self, t):
+    return _f32(t) ** self.exponent
+
+  def survival(self, t):
+    return -jnp.expm1(self.exponent * jnp.log(jnp.maximum(_f32(t), _FIRST)))
+
+  def derivative(self, t):
+    return self.exponent * _inside(t) ** (self.exponent - 1.0)
+
+  def inverse(self, a):
+    return _f32(a) ** (1.0 / self.exponent)
+
+  def inverse_survival(self, q):
+    return (1.0 - _f32(q)) ** (1.0 / self.exponent)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometric(Schedule):
+  """`exp(-low^(1-t) high^t)`, shifted and scaled to run from 0 to 1.
+
+  Unscaled it starts at exp(-low) and ends at exp(-high): a hazard that counts
+  on reaching 1 would leave that share of tokens behind.
+
+  Raises:
+    InputError: not 0 < high < low.
+  """
+
+  low: float
+  high: float
+
+  def __post_init__(self):
+    _require_positive("Geometric.low", self.low)
+    _require_positive("Geometric.high", self.high)
+    if self.high >= self.low:
+      raise InputError(
+        f"Geometric.high={self.high} must be below Geometric.low={self.low},"
+        " so that alpha increases."
+      )
+
+  def _exponent(self, t):
+    """`low^(1-t) high^t`."""
+    log_low, log_high = jnp.log(self.low), jnp.log(self.high)
+    return jnp.exp(log_low + (log_high - log_low) * _f32(t))
+
+  def _range(self):
+    return jnp.exp(-self.high) - jnp.exp(-self.low)
+
+  def alpha(self, t):
+    low = jnp.exp(-_f32(self.low))
+    return low * jnp.expm1(self.low - self._exponent(t)) / self._range()
+
+  def survival(self, t):
+    high = jnp.exp(-_f32(self.high))
+    rest = -high * jnp.expm1(self.high - self._exponent(t)) / self._range()
+    return jnp.where(_f32(t) >= 1.0, 0.0, jnp.clip(rest, 0.0, 1.0))
+
+  def derivative(self, t):
+    exponent = self._exponent(_inside(t))
+    slope = jnp.log(self.low) - jnp.log(self.high)
+    return exponent * slope * jnp.exp(-exponent) / self._range()
+
+  def inverse(self, a):
+    return self._time(jnp.exp(-self.low) + _f32(a) * self._range())
+
+  def inverse_survival(self, q):
+    return self._time(jnp.exp(-self.high) - _f32(q) * self._range())
+
+  def _time(self, value):
+    """The time at which `exp(-low^(1-t) high^t)` is `value`."""
+    exponent = jnp.clip(-jnp.log(value), self.high, self.low)
+    log_low, log_high = jnp.log(self.low), jnp.log(self.high)
+    return jnp.clip((log_low - jnp.log(exponent)) / (log_low - log_high), 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Immediate(Schedule):
+  """Every event happens at time 0: the insertion schedule of a plain MDM.
+
+  There, sequences have a fixed length and start as masks; nothing is left to
+  insert at any t >= 0, so the hazard is 0. It is the limit of `Power` as the
+  exponent grows and the one schedule with `alpha(0) = 1`.
+  """
+
+  def alpha(self, t):
+    return jnp.ones_like(_f32(t))
+
+  def survival(self, t):
+    return jnp.zeros_like(_f32(t))
+
+  def derivative(self, t):
+    return jnp.zeros_like(_f32(t))
+
+  def inverse(self, a):
+    return jnp.zeros_like(_f32(a))
+
+  def inverse_survival(self, q):
+    return jnp.zeros_like(_f32(q))
+
+  def hazard(self, t):
+    return jnp.zeros_like(_f32(t))
+
+  def integrated_hazard(self, s, u):
+    return jnp.zeros(jnp.broadcast_shapes(jnp.shape(s), jnp.shape(u)))
+
+
+_BY_NAME = {
+  cls.__name__.lower(): cls
+  for cls in (Linear, Sine, Cosine, Polynomial, Power, Geometric, Immediate)
+}
+
+
+def to_config(schedule: Schedule) -> dict:
+  """A JSON-ready description, `{"name": ..., **parameters}`."""
+  return {
+    "name": type(schedule).__name__.lower(),
+    **dataclasses.asdict(schedule),
+  }
+
+
+def from_config(config) -> Schedule:
+  """The schedule that `to_config` described.
+
+  Args:
+    config: mapping with a `name` and that schedule's parameters.
+
+  Raises:
+    InputError: unknown name, or parameters that are not the schedule's.
+  """
+  parameters = dict(config)
+  name = parameters.pop("name", None)
+  if name not in _BY_NAME:
+    raise InputError(
+      f"unknown schedule {name!r}: choose one of {', '.join(_BY_NAME)}."
+    )
+  wanted = [field.name for field in dataclasses.fields(_BY_NAME[name])]
+  if sorted(parameters) != sorted(wanted):
+    raise InputError(
+      f"schedule {name!r} takes the parameters {wanted}, got"
+      f" {sorted(parameters)}."
+    )
+  return _BY_NAME[name](**parameters)
+
+
+def _require_positive(name: str, value: float) -> None:
+  if not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+    raise InputError(f"{name}={value!r} must be a positive, finite number.")

@@ -1,0 +1,1 @@
+"""Training: one step for every mesh, and the loop around it."""

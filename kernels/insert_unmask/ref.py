@@ -1,0 +1,26 @@
+"""`insert_unmask` in plain jax.numpy: the meaning of the operation."""
+
+import jax
+import jax.numpy as jnp
+
+
+def insert_unmask(tokens, length, revealed, insertions, *, mask, pad):
+  """See `api.insert_unmask`."""
+
+  def one_row(tokens, length, revealed, insertions):
+    (L,) = tokens.shape
+    index = jnp.arange(L)
+    wanted = jnp.where(jnp.arange(L + 1) <= length, insertions, 0)
+    # No gap can use more than L: clipped first, the sum fits an int32.
+    wanted = jnp.cumsum(jnp.clip(wanted, 0, L))
+    given = jnp.minimum(wanted, L - length)
+    new_length = length + given[-1]
+
+    # Token i moves right by what was inserted in the gaps up to its own.
+    slot = jnp.where(index < length, index + given[:-1], L)
+    kept = jnp.where(revealed >= 0, revealed, tokens)
+    new_tokens = jnp.where(index < new_length, mask, pad).astype(tokens.dtype)
+    new_tokens = new_tokens.at[slot].set(kept, mode="drop")
+    return new_tokens, new_length, wanted[-1] > L - length
+
+  return jax.vmap(one_row)(tokens, length, revealed, insertions)
