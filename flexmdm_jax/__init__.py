@@ -1,6 +1,6 @@
 """FlexMDM: any-order, variable-length masked diffusion in JAX."""
 
-from flexmdm_jax import schedules
+from flexmdm_jax import convert, schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import (
   MDM,
@@ -14,7 +14,7 @@ from flexmdm_jax.losses import ElboTerms, elbo_terms
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.rates import Denoiser, Prediction, Rates, rates
-from flexmdm_jax.sampling.sampler import Samples, SamplerConfig, Trace, sample
+from flexmdm_jax.sampling.sampler import SamplerConfig, Samples, Trace, sample
 from flexmdm_jax.sampling.start import (
   Start,
   anchor_start,

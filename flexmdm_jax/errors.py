@@ -1,4 +1,4 @@
-"""The one exception that a person's wrong input raises."""
+"""The exceptions that the command line tools print as one line."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
   The command line tools print it without a traceback and exit with status 2;
   any other exception is a defect of ours and keeps its traceback.
   """
+
+
+class DivergedError(RuntimeError):
+  """Training met a loss or a gradient that is not finite, and stopped."""

@@ -149,8 +149,8 @@ def noise(
   # Left-align what is present: token i goes to slot `slot[i]`, the rest to a
   # slot beyond the end, which `drop` discards.
   slot = jnp.where(present, jnp.cumsum(present) - 1, L)
-  gather = jnp.zeros(L, jnp.int32).at[slot].set(
-    index.astype(jnp.int32), mode="drop"
+  gather = (
+    jnp.zeros(L, jnp.int32).at[slot].set(index.astype(jnp.int32), mode="drop")
   )
   in_state = index < new_length
   target = jnp.where(in_state, tokens[gather], vocab.pad)

@@ -8,7 +8,7 @@ tokens still missing in the gap, and `h` the hazard of a schedule.
 Source: arXiv 2509.01025, "rates of the CTMC".
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ class Prediction(NamedTuple):
   gap_logits: Float[Array, "*b L+1 C"] | None = None
 
 
+@runtime_checkable
 class Denoiser(Protocol):
   """A batched predictor; any callable of this form will do."""
 
@@ -61,9 +62,7 @@ def forbid_mask(
   token_logits: Float[Array, "*b V"], vocab: Vocab
 ) -> Float[Array, "*b V"]:
   """Logits of the same law given that the token is not the mask itself."""
-  return jnp.where(
-    jnp.arange(vocab.size) == vocab.mask, -jnp.inf, token_logits
-  )
+  return jnp.where(jnp.arange(vocab.size) == vocab.mask, -jnp.inf, token_logits)
 
 
 def rates(

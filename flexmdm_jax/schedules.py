@@ -118,7 +118,9 @@ class Power(Schedule):
     _require_positive("Power.exponent", self.exponent)
 
   def alpha(self, t):
-    return -jnp.expm1(self.exponent * jnp.log1p(-jnp.minimum(_f32(t), _LAST)))
+    t = _f32(t)
+    inside = -jnp.expm1(self.exponent * jnp.log1p(-jnp.minimum(t, _LAST)))
+    return jnp.where(t >= 1.0, 1.0, inside)
 
   def survival(self, t):
     return (1.0 - _f32(t)) ** self.exponent
@@ -131,7 +133,9 @@ class Power(Schedule):
     return self.exponent / (1.0 - _inside(t))
 
   def inverse(self, a):
-    return -jnp.expm1(jnp.log1p(-jnp.minimum(_f32(a), _LAST)) / self.exponent)
+    a = _f32(a)
+    inside = -jnp.expm1(jnp.log1p(-jnp.minimum(a, _LAST)) / self.exponent)
+    return jnp.where(a >= 1.0, 1.0, inside)
 
   def inverse_survival(self, q):
     return 1.0 - _f32(q) ** (1.0 / self.exponent)
@@ -214,7 +218,9 @@ class Polynomial(Schedule):
     return _f32(t) ** self.exponent
 
   def survival(self, t):
-    return -jnp.expm1(self.exponent * jnp.log(jnp.maximum(_f32(t), _FIRST)))
+    t = _f32(t)
+    inside = -jnp.expm1(self.exponent * jnp.log(jnp.maximum(t, _FIRST)))
+    return jnp.where(t < _FIRST, 1.0 - self.alpha(t), inside)
 
   def derivative(self, t):
     return self.exponent * _inside(t) ** (self.exponent - 1.0)
@@ -249,39 +255,39 @@ class Geometric(Schedule):
         " so that alpha increases."
       )
 
-  def _exponent(self, t):
-    """`low^(1-t) high^t`."""
-    log_low, log_high = jnp.log(self.low), jnp.log(self.high)
-    return jnp.exp(log_low + (log_high - log_low) * _f32(t))
+  def _slope(self):
+    return jnp.log(_f32(self.low) / self.high)
 
-  def _range(self):
-    return jnp.exp(-self.high) - jnp.exp(-self.low)
+  def _exponent(self, t):
+    """`low^(1-t) high^t`, counted from `high` to be exact at t = 1."""
+    return self.high * jnp.exp(self._slope() * (1.0 - _f32(t)))
 
   def alpha(self, t):
-    low = jnp.exp(-_f32(self.low))
-    return low * jnp.expm1(self.low - self._exponent(t)) / self._range()
+    # exponent - low and, below, high - exponent, without cancellation.
+    to_low = self.low * jnp.expm1(-self._slope() * _f32(t))
+    scale = jnp.exp(self.high - self._exponent(t))
+    return scale * jnp.expm1(to_low) / jnp.expm1(_f32(self.high - self.low))
 
   def survival(self, t):
-    high = jnp.exp(-_f32(self.high))
-    rest = -high * jnp.expm1(self.high - self._exponent(t)) / self._range()
-    return jnp.where(_f32(t) >= 1.0, 0.0, jnp.clip(rest, 0.0, 1.0))
+    to_high = -self.high * jnp.expm1(self._slope() * (1.0 - _f32(t)))
+    return jnp.expm1(to_high) / jnp.expm1(_f32(self.high - self.low))
 
   def derivative(self, t):
     exponent = self._exponent(_inside(t))
-    slope = jnp.log(self.low) - jnp.log(self.high)
-    return exponent * slope * jnp.exp(-exponent) / self._range()
+    scale = -self._slope() / jnp.expm1(_f32(self.high - self.low))
+    return scale * exponent * jnp.exp(self.high - exponent)
 
   def inverse(self, a):
-    return self._time(jnp.exp(-self.low) + _f32(a) * self._range())
+    first = jnp.exp(_f32(self.high - self.low))
+    exponent = self.high - jnp.log(first + _f32(a) * (1.0 - first))
+    # Where `first` underflows, the logarithm of 0 stands for t = 0.
+    exponent = jnp.clip(exponent, self.high, self.low)
+    return jnp.clip(jnp.log(self.low / exponent) / self._slope(), 0.0, 1.0)
 
   def inverse_survival(self, q):
-    return self._time(jnp.exp(-self.high) - _f32(q) * self._range())
-
-  def _time(self, value):
-    """The time at which `exp(-low^(1-t) high^t)` is `value`."""
-    exponent = jnp.clip(-jnp.log(value), self.high, self.low)
-    log_low, log_high = jnp.log(self.low), jnp.log(self.high)
-    return jnp.clip((log_low - jnp.log(exponent)) / (log_low - log_high), 0, 1)
+    above = -jnp.log1p(_f32(q) * jnp.expm1(_f32(self.high - self.low)))
+    rest = jnp.log1p(above / self.high) / self._slope()
+    return jnp.clip(1.0 - rest, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -319,7 +319,7 @@ def _modulation(cond, parts, size, dtype):
 
 
 def _attention_implementation(wanted, dtype):
-  """cuDNN's fused attention takes half precision on GPUs only."""
+  """Of attention: cuDNN's takes half precision on GPUs only."""
   if wanted is None and jax.default_backend() == "gpu":
     if jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16):
       return "cudnn"

@@ -51,9 +51,7 @@ def nucleus(logits: Float[Array, "*b V"], top_p: float) -> Float[Array, "*b V"]:
   return jnp.where(logits >= threshold, logits, -jnp.inf)
 
 
-def confidence(
-  kind: str, logits: Float[Array, "L V"]
-) -> Float[Array, " L"]:
+def confidence(kind: str, logits: Float[Array, "L V"]) -> Float[Array, " L"]:
   """How sure the denoiser is of each position's token; higher is surer.
 
   It is a property of the posterior itself: neither the temperature nor the

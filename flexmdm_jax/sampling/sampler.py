@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from flexmdm_jax.errors import InputError
@@ -84,6 +85,11 @@ class SamplerConfig:
     require(
       0 < self.time_exponent < float("inf"), "time_exponent", "must be > 0"
     )
+
+  def times(self) -> np.ndarray:
+    """The times between the steps, f32[steps + 1], from 0 to 1."""
+    even = np.arange(self.steps + 1, dtype=np.float32) / self.steps
+    return 1 - (1 - even) ** np.float32(self.time_exponent)
 
 
 class Trace(NamedTuple):
@@ -158,17 +164,64 @@ def sample(
   return _sample(key, denoiser, start, interpolant, vocab, config, trace)
 
 
+def sample_in_batches(
+  key: Key[Array, ""],
+  denoiser: Denoiser,
+  start: Start,
+  interpolant: JointInterpolant,
+  vocab: Vocab,
+  config: SamplerConfig,
+  batch_size: int,
+) -> Samples:
+  """`sample`, at most `batch_size` rows at a time; the result is the same.
+
+  Args:
+    key: one key.
+    denoiser: the model.
+    start: N rows.
+    interpolant: the schedules the model was trained with.
+    vocab: the id space.
+    config: how to sample.
+    batch_size: rows at once. The last batch is filled up by repeating rows, so
+      that one compiled program serves them all.
+
+  Returns:
+    N `Samples`, as NumPy arrays on the host.
+
+  Raises:
+    InputError: batch_size < 1, or as `sample`.
+  """
+  if batch_size < 1:
+    raise InputError(f"batch_size={batch_size} must be at least 1.")
+  N = start.tokens.shape[0]
+  keys = row_keys(key, N)
+  done = []
+  for first in range(0, N, batch_size):
+    rows = np.arange(first, first + min(batch_size, N)) % N
+    batch = Start(*(np.asarray(x)[rows] for x in start))
+    samples = sample(keys[rows], denoiser, batch, interpolant, vocab, config)
+    real = min(batch_size, N - first)
+    done.append([np.asarray(x)[:real] for x in samples[:3]])
+  return Samples(*(np.concatenate(x) for x in zip(*done, strict=True)))
+
+
+def row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, " N"]:
+  """A key for each row, that of row i whatever the number of rows."""
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+    key, jnp.arange(num_rows)
+  )
+
+
 @functools.partial(
   jax.jit, static_argnames=("interpolant", "vocab", "config", "trace")
 )
 def _sample(key, denoiser, start, interpolant, vocab, config, trace):
   B, _ = start.tokens.shape
   if key.ndim == 0:
-    key = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(B))
+    key = row_keys(key, B)
   # [steps, B] keys, and the ends of the steps.
   keys = jax.vmap(lambda k: jax.random.split(k, config.steps), out_axes=1)(key)
-  grid = jnp.arange(config.steps + 1, dtype=jnp.float32) / config.steps
-  grid = 1.0 - (1.0 - grid) ** config.time_exponent
+  times = jnp.asarray(config.times())
 
   choose = functools.partial(
     _choose, interpolant=interpolant, vocab=vocab, config=config
@@ -179,9 +232,9 @@ def _sample(key, denoiser, start, interpolant, vocab, config, trace):
     keys, s, u = inputs
     prediction = denoiser(tokens, length, jnp.broadcast_to(s, (B,)))
     open_gaps = _open_gaps(closed, start, length)
-    revealed, insertions = jax.vmap(choose, in_axes=(0, 0, 0, 0, 0, None, None))(
-      keys, prediction, tokens, length, open_gaps, s, u
-    )
+    revealed, insertions = jax.vmap(
+      choose, in_axes=(0, 0, 0, 0, 0, None, None)
+    )(keys, prediction, tokens, length, open_gaps, s, u)
     # Whether the gap before a token is closed moves with the token: packed
     # into one id, a single pass moves both. New masks have open gaps.
     packed, length, full = insert_unmask(
@@ -197,7 +250,7 @@ def _sample(key, denoiser, start, interpolant, vocab, config, trace):
 
   closed = (~start.open_gaps[:, :-1]).astype(jnp.int32)
   state = (start.tokens, start.length, closed, jnp.zeros(B, bool))
-  state, states = jax.lax.scan(step, state, (keys, grid[:-1], grid[1:]))
+  state, states = jax.lax.scan(step, state, (keys, times[:-1], times[1:]))
   if trace:
     states = Trace(
       jnp.concatenate([start.tokens[None], states.tokens]),

@@ -142,3 +142,58 @@ def _start(rows, open_gaps, L, vocab, what) -> Start:
   length = np.array([len(row) for row in rows], np.int32)
   frozen = np.arange(L) < length[:, None]
   return Start(*map(jnp.asarray, (tokens, length, frozen, is_open)))
+
+
+def parse_start(
+  B: int,
+  L: int,
+  vocab: Vocab,
+  *,
+  grows: bool,
+  prompt: str | None = None,
+  prefix: str | None = None,
+  suffix: str | None = None,
+) -> Start:
+  """`B` equal rows from token ids written as text, as a command line has them.
+
+  Args:
+    B: rows.
+    L: room of a row.
+    vocab: the id space.
+    grows: whether the model inserts; a fixed-length MDM starts from masks.
+    prompt: ids to continue.
+    prefix: ids before a hole.
+    suffix: ids after it.
+
+  Raises:
+    InputError: B < 1, what is given contradicts itself or is no list of ids,
+      or as the start that is made.
+  """
+  if B < 1:
+    raise InputError(f"--num={B} must be at least 1.")
+  holes = prefix is not None or suffix is not None
+  if prompt is not None and holes:
+    raise InputError("--prompt excludes --prefix and --suffix: give one kind.")
+  if not grows:
+    if prompt is not None or holes:
+      raise InputError(
+        "--prompt, --prefix and --suffix need a model that inserts: this one"
+        " has a fixed length."
+      )
+    return mask_start(B, L, vocab)
+  if holes:
+    rows = [_parse_ids(text or "") for text in (prefix, suffix)]
+    return infill_start([rows[0]] * B, [rows[1]] * B, L, vocab)
+  if prompt is not None:
+    return prompt_start([_parse_ids(prompt)] * B, L, vocab)
+  return empty_start(B, L, vocab)
+
+
+def _parse_ids(text: str) -> list[int]:
+  """The ids in a text of numbers separated by spaces or commas."""
+  try:
+    return [int(word) for word in text.replace(",", " ").split()]
+  except ValueError as error:
+    raise InputError(
+      f"{text!r} is not a list of token ids: separate integers by spaces."
+    ) from error

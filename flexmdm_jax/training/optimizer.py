@@ -37,10 +37,10 @@ class OptimizerConfig:
   def __post_init__(self):
     if self.num_steps < 1:
       raise InputError(f"num_steps={self.num_steps} must be at least 1.")
-    if not 0 <= self.warmup_steps <= self.num_steps:
+    if not 0 <= self.warmup_steps < self.num_steps:
       raise InputError(
-        f"warmup_steps={self.warmup_steps} must lie in [0, num_steps="
-        f"{self.num_steps}]."
+        f"warmup_steps={self.warmup_steps} must be in [0, num_steps="
+        f"{self.num_steps})."
       )
     for name in ("learning_rate", "clip_norm"):
       if getattr(self, name) <= 0:

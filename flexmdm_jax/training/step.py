@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
@@ -34,21 +34,24 @@ Batch = dict[str, Array]
 class TrainState:
   """Everything that an update changes, and all that a resumption needs.
 
+  The fields are untyped, since the same tree also holds shapes or shardings.
+
   Attributes:
-    step: updates done.
+    step: i32[], updates done.
     params: the parameters, float32.
     ema: their exponential moving average, for evaluation.
     opt_state: the optimiser's.
-    key: root of every random draw; never changes.
-    sums: sums of the metrics since the last report, and their number.
+    key: PRNG key, the root of every random draw; never changes.
+    sums: f32[] each, sums of the metrics since the last report and their
+      number.
   """
 
-  step: Int[Array, ""]
+  step: Any
   params: Any
   ema: Any
   opt_state: Any
-  key: Key[Array, ""]
-  sums: dict[str, Float[Array, ""]]
+  key: Any
+  sums: dict[str, Any]
 
 
 METRICS = ("loss", "unmask", "insert", "grad_norm", "tokens", "finite", "count")
@@ -171,9 +174,7 @@ def make_train_step(
     # Part j takes every `accumulation`-th row: each covers all of [0, 1], and
     # no row leaves its device.
     parts = jax.tree.map(
-      lambda x: jnp.moveaxis(
-        x.reshape(-1, accumulation, *x.shape[1:]), 1, 0
-      ),
+      lambda x: jnp.moveaxis(x.reshape(-1, accumulation, *x.shape[1:]), 1, 0),
       parts,
     )
 
@@ -202,10 +203,13 @@ def make_train_step(
     finite = jnp.isfinite(losses[0]) & jnp.isfinite(grad_norm)
     # A step that is not finite changes nothing but the count of steps: the
     # parameters that the loop saves when it stops are the last good ones.
-    new, old = (params, ema, opt_state), (
-      state.params,
-      state.ema,
-      state.opt_state,
+    new, old = (
+      (params, ema, opt_state),
+      (
+        state.params,
+        state.ema,
+        state.opt_state,
+      ),
     )
     params, ema, opt_state = jax.tree.map(
       lambda a, b: jnp.where(finite, a, b), new, old

@@ -1,0 +1,42 @@
+# Every target makes its own virtual environment; all it needs is Python >= 3.11.
+#   make test PYTHON=python3.12
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv/$(notdir $(PYTHON))
+RUN := $(VENV)/bin/python
+
+.PHONY: quickstart test lint format maze_table maze_41 clean
+
+quickstart: $(VENV)/installed
+	$(RUN) -m experiments.quickstart --out=build/quickstart
+
+test: $(VENV)/installed
+	$(RUN) -m pytest -n $(WORKERS) --cov --cov-fail-under=90
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# The tables of README.md; each run resumes where it stopped.
+maze_table: $(VENV)/installed
+	$(RUN) -m experiments.maze_table --table=small --out=build/maze_small
+
+maze_41: $(VENV)/installed
+	$(RUN) -m experiments.maze_table --table=paper --out=build/maze_41
+
+$(VENV)/installed: setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11: pass PYTHON=..."; \
+	    exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build

@@ -1,0 +1,58 @@
+"""What the command line tools share: errors in one line, and exit codes."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from flexmdm_jax.errors import DivergedError, InputError
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+  """Parses the flags, calls `main`, exits.
+
+  Wrong input ends with one line on stderr and status 2, a diverged training
+  with status 3; any other exception keeps its traceback.
+  """
+
+  def guarded(argv):
+    # Orbax and absl log at INFO; a reader wants warnings and our own words.
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    try:
+      if len(argv) > 1:
+        raise InputError(
+          f"unexpected argument {argv[1]!r}: flags start with --"
+        )
+      return main(argv)
+    except InputError as error:
+      return fail(error, 2)
+    except DivergedError as error:
+      return fail(error, 3)
+
+  app.run(guarded, flags_parser=parse)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+  """Parses the flags; a wrong one is a one-line error, status 2."""
+  try:
+    rest = flags.FLAGS(argv)
+    if "config" in flags.FLAGS:
+      # ml_collections keeps a file that failed to load until it is used.
+      _ = flags.FLAGS.config and flags.FLAGS.config.to_dict
+    return rest
+  except flags.Error as error:
+    sys.exit(fail(error, 2))
+  except (AttributeError, KeyError) as error:  # of a config's key
+    sys.exit(fail(f"unknown config key: {error}", 2))
+  except (OSError, ImportError) as error:
+    sys.exit(fail(f"cannot read the config: {error}", 2))
+  except (TypeError, ValueError) as error:  # of a config's value
+    sys.exit(fail(f"wrong config value: {error}", 2))
+
+
+def fail(error: object, status: int) -> int:
+  """Prints an error on one line, returns the status."""
+  text = " ".join(str(error).split())
+  print(f"error: {text}", file=sys.stderr)
+  return status

@@ -1,0 +1,75 @@
+"""The settings that every experiment has, with the paper's values.
+
+An experiment's file starts from these and states what is its own. Each key can
+be overridden on the command line: `--config.optimizer.learning_rate=1e-3`.
+"""
+
+from ml_collections import config_dict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> config_dict.ConfigDict:
+  """A config whose `data` is still to be stated."""
+  return config_dict.create(
+    # What is trained: "flexmdm", or one of the data set's baselines.
+    method="flexmdm",
+    data=dict(folder="~/.cache/flexmdm_jax"),
+    insertion=schedule("power", exponent=1.7),
+    unmasking=schedule("power", exponent=2.89),
+    model=dict(
+      hidden_size=768,
+      num_layers=12,
+      num_heads=12,
+      cond_size=128,
+      mlp_ratio=4,
+      gap_head="log_rate",
+      time_scale=1000.0,
+      dtype="bfloat16",
+      remat=False,
+      attention=placeholder(str),
+    ),
+    optimizer=dict(
+      learning_rate=3e-4,
+      warmup_steps=2000,
+      final_ratio=0.0,
+      weight_decay=0.03,
+      clip_norm=1.0,
+      b1=0.9,
+      b2=0.999,
+    ),
+    train=dict(
+      num_steps=1_000_000,
+      batch_size=1024,
+      accumulation=1,
+      ema_decay=0.9999,
+      time_exponent=2.0,
+      report_every=100,
+      checkpoint_every=5000,
+      keep=3,
+      seed=0,
+    ),
+    mesh=dict(data=-1, fsdp=1, tensor=1),
+    # Used by experiments.evaluate; experiments.sample takes --steps.
+    sampler=dict(
+      steps=256,
+      method="tau_leaping",
+      confidence="margin",
+      window_scale=placeholder(float),
+      max_window=placeholder(int),
+      temperature=1.0,
+      top_p=1.0,
+      time_exponent=1.0,
+    ),
+  )
+
+
+def schedule(name: str, **parameters: float) -> config_dict.ConfigDict:
+  """A schedule, with a place for every parameter that one may have."""
+  config = config_dict.create(
+    name=name,
+    exponent=placeholder(float),
+    low=placeholder(float),
+    high=placeholder(float),
+  )
+  config.update(parameters)
+  return config

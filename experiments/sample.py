@@ -1,0 +1,80 @@
+"""Samples from a trained model; one JSON object a line.
+
+  python -m experiments.sample --workdir=DIR --num=8 --steps=64 \
+    --out=samples.jsonl [--prompt='0 2 3'] [--prefix='0 2' --suffix='1']
+
+Prompts, prefixes and suffixes are token ids separated by spaces.
+"""
+
+import dataclasses
+import json
+
+import jax
+from absl import flags
+
+from experiments import cli
+from flexmdm_jax.evaluation import output
+from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.sampling.sampler import sample_in_batches
+from flexmdm_jax.sampling.start import parse_start
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
+_NUM = flags.DEFINE_integer("num", 1, "Samples.")
+_STEPS = flags.DEFINE_integer("steps", None, "Network calls a sample.")
+_PROMPT = flags.DEFINE_string("prompt", None, "Token ids to continue.")
+_PREFIX = flags.DEFINE_string("prefix", None, "Token ids before the hole.")
+_SUFFIX = flags.DEFINE_string("suffix", None, "Token ids after the hole.")
+_METHOD = flags.DEFINE_string("method", None, "Sampling method.")
+_TEMPERATURE = flags.DEFINE_float("temperature", None, "Of the tokens.")
+_TOP_P = flags.DEFINE_float("top_p", None, "Nucleus of the tokens.")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Rows at once.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+flags.mark_flags_as_required(["workdir", "steps", "out"])
+
+
+def main(_):
+  output.require_writable(_OUT.value)
+  experiment = Experiment.from_workdir(_WORKDIR.value)
+  flag_values = dict(
+    steps=_STEPS.value,
+    method=_METHOD.value,
+    temperature=_TEMPERATURE.value,
+    top_p=_TOP_P.value,
+  )
+  given = {name: x for name, x in flag_values.items() if x is not None}
+  config = dataclasses.replace(experiment.sampler, **given)
+  task = experiment.task
+  start = parse_start(
+    _NUM.value,
+    task.max_length,
+    task.vocab,
+    grows=task.grows,
+    prompt=_PROMPT.value,
+    prefix=_PREFIX.value,
+    suffix=_SUFFIX.value,
+  )
+  _, denoiser = experiment.restore(_WORKDIR.value)
+  samples = sample_in_batches(
+    jax.random.key(_SEED.value),
+    denoiser,
+    start,
+    experiment.interpolant,
+    task.vocab,
+    config,
+    _BATCH.value,
+  )
+  lines = [
+    json.dumps({"tokens": tokens, "truncated": bool(truncated)})
+    for tokens, truncated in zip(
+      task.decode(samples.tokens, samples.length),
+      samples.truncated,
+      strict=True,
+    )
+  ]
+  output.write_text(_OUT.value, "\n".join(lines) + "\n")
+  print(f"wrote {len(lines)} samples to {_OUT.value}")
+
+
+if __name__ == "__main__":
+  cli.run(main)

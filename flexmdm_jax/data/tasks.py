@@ -1,0 +1,231 @@
+"""A task: what an experiment trains on and starts sampling from.
+
+It joins a data set with the layout of a method: "flexmdm", or one of the
+fixed-length baselines that the data set offers.
+"""
+
+import abc
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flexmdm_jax.data import brackets, layouts, mazes
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.sampling.start import Start
+from flexmdm_jax.vocab import Vocab
+
+
+class Task(abc.ABC):
+  """A data set in the layout of a method.
+
+  Attributes:
+    methods: what can be trained on this data set.
+    method: the one chosen.
+    vocab: the id space.
+    max_length: L, the positions of an example.
+  """
+
+  methods: tuple[str, ...]
+  method: str
+  vocab: Vocab
+  max_length: int
+
+  @property
+  def grows(self) -> bool:
+    """Whether the length is the model's to decide, by insertions."""
+    return self.method == "flexmdm"
+
+  @functools.cached_property
+  @abc.abstractmethod
+  def layout(self) -> Any:
+    """The layout of `method`."""
+
+  @abc.abstractmethod
+  def builder(self) -> Any:
+    """The TFDS builder of the data set."""
+
+  @abc.abstractmethod
+  def encode(self, record: Mapping[str, np.ndarray]) -> layouts.Row:
+    """The training example of a record."""
+
+  @abc.abstractmethod
+  def start(self, records: Sequence[Mapping[str, np.ndarray]]) -> Start:
+    """Where sampling starts to solve, or to stand beside, these records."""
+
+  def variants(self) -> dict[str, "Task"]:
+    """Ways to start that one trained model has; usually one, named ""."""
+    return {"": self}
+
+  def records(self, split: str) -> Sequence[dict[str, np.ndarray]]:
+    """The records of a split; prepares the data set on first use."""
+    from flexmdm_jax.data import builders  # slow to import
+
+    builder = self.builder()
+    builders.prepare(builder)
+    return builders.open_split(builder, split)
+
+  def decode(self, tokens: np.ndarray, length: np.ndarray) -> list[list[int]]:
+    """The sequences of a batch of samples, without padding or prefix."""
+    return [
+      self.layout.decode(row, int(n))
+      for row, n in zip(np.asarray(tokens), np.asarray(length), strict=True)
+    ]
+
+
+class MazeTask(Task):
+  """Maze planning: from subgoals to the path through them."""
+
+  methods = ("flexmdm", "mdm_pinned", "mdm_prefix")
+
+  def __init__(self, method: str, data: Mapping[str, Any]):
+    from flexmdm_jax.data import builders
+
+    self.method = require_method(method, self.methods)
+    self._data = dict(data)
+    self._config = builders.MazeConfig(
+      size=data["size"],
+      seed=data["maze_seed"],
+      subgoals=data["subgoals"],
+      max_length=data["max_length"],
+      num_train=data["num_train"],
+      num_eval=data["num_eval"],
+    )
+    self._pinned = data["pinned"]
+    if self._pinned not in ("law", "even"):
+      raise InputError(f"data.pinned={self._pinned!r} must be 'law' or 'even'.")
+    self.vocab = mazes.maze_vocab(data["size"])
+    prefix = data["subgoals"] if method == "mdm_prefix" else 0
+    self.max_length = data["max_length"] + prefix
+    self.maze = self._config.maze()
+
+  def builder(self):
+    from flexmdm_jax.data import builders
+
+    return builders.Mazes(
+      config=self._config, data_dir=data_folder(self._data["folder"])
+    )
+
+  @functools.cached_property
+  def layout(self):
+    room = self._data["max_length"]
+    if self.method == "flexmdm":
+      return layouts.AnchorLayout(self.vocab, room)
+    if self.method == "mdm_prefix":
+      return layouts.PrefixLayout(self.vocab, self._data["subgoals"], room)
+    # Only a guess of the positions looks at the training paths; 2,000 of them
+    # are a law.
+    train = self.records("train")
+    known = [train[i] for i in range(min(len(train), 2000))]
+    if self._pinned == "law":
+      pool = np.stack([record["subgoal_index"] for record in known])
+      positions = layouts.LawPositions(pool)
+    else:
+      mean = np.mean([len(record["tokens"]) for record in known])
+      positions = layouts.EvenPositions(round(float(mean)))
+    return layouts.PinnedLayout(self.vocab, room, positions)
+
+  def variants(self):
+    if self.method != "mdm_pinned":
+      return {"": self}
+    return {
+      pinned: MazeTask(self.method, {**self._data, "pinned": pinned})
+      for pinned in ("law", "even")
+    }
+
+  def encode(self, record):
+    return self.layout.encode(record["tokens"], record["subgoal_index"])
+
+  def start(self, records):
+    rng = np.random.default_rng(0)
+    return stack_start(
+      [self.layout.start(subgoals(record), rng) for record in records]
+    )
+
+
+class BracketTask(Task):
+  """Balanced brackets, from nothing."""
+
+  methods = ("flexmdm", "mdm")
+
+  def __init__(self, method: str, data: Mapping[str, Any]):
+    from flexmdm_jax.data import builders
+
+    self.method = require_method(method, self.methods)
+    self._data = dict(data)
+    self._config = builders.BracketConfig(
+      kinds=data["kinds"],
+      seed=data["data_seed"],
+      num_train=data["num_train"],
+      num_eval=data["num_eval"],
+    )
+    self.vocab = brackets.bracket_vocab(data["kinds"])
+    self.max_length = data["max_length"]
+
+  def builder(self):
+    from flexmdm_jax.data import builders
+
+    return builders.Brackets(
+      config=self._config, data_dir=data_folder(self._data["folder"])
+    )
+
+  @functools.cached_property
+  def layout(self):
+    layout = layouts.TextLayout if self.grows else layouts.PaddedLayout
+    return layout(self.vocab, self.max_length)
+
+  def encode(self, record):
+    return self.layout.encode(record["tokens"])
+
+  def start(self, records):
+    return stack_start([self.layout.start() for _ in records])
+
+
+_TASKS: dict[str, Callable[[str, Mapping[str, Any]], Task]] = {
+  "mazes": MazeTask,
+  "brackets": BracketTask,
+}
+
+
+def make_task(method: str, data: Mapping[str, Any]) -> Task:
+  """The task of a method on the data set that `data` describes.
+
+  Raises:
+    InputError: unknown name, method or setting, or one out of range.
+  """
+  name = data.get("name")
+  if name not in _TASKS:
+    raise InputError(
+      f"data.name={name!r} is unknown: choose one of {', '.join(_TASKS)}."
+    )
+  return _TASKS[name](method, data)
+
+
+def subgoals(record: Mapping[str, np.ndarray]) -> list[int]:
+  """The subgoals of a maze record, start and goal included."""
+  return [int(token) for token in record["tokens"][record["subgoal_index"]]]
+
+
+def stack_start(rows: Sequence[layouts.Row]) -> Start:
+  """The `Start` of rows that a layout made."""
+  return Start(
+    **{name: np.stack([row[name] for row in rows]) for name in Start._fields}
+  )
+
+
+def require_method(method: str, methods: Sequence[str]) -> str:
+  """Returns `method` if it is one of `methods`, else raises InputError."""
+  if method not in methods:
+    raise InputError(
+      f"method={method!r} is unknown for this data: choose one of"
+      f" {', '.join(methods)}."
+    )
+  return method
+
+
+def data_folder(folder: str) -> str:
+  """Where data sets are kept: absolute, `~` expanded."""
+  return str(pathlib.Path(os.path.expanduser(folder)).absolute())

@@ -1,0 +1,175 @@
+"""Methods compared on one maze: the same trunk, data, steps and sampler."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from flexmdm_jax.data.tasks import subgoals
+from flexmdm_jax.evaluation.planning import Planning, evaluate_planning
+from flexmdm_jax.evaluation.trace_html import Frames, Render, write_trace_html
+from flexmdm_jax.experiment import Experiment, num_parameters
+from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.sampling.sampler import sample
+from flexmdm_jax.training.metrics import read_metrics
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contender:
+  """A method, trained and scored.
+
+  Attributes:
+    experiment: what was trained.
+    denoiser: its EMA parameters.
+    records: the held-out problems.
+    scores: by number of sampling steps.
+    losses: (steps, losses) of the training.
+    seconds: of training, unless it was done before, and scoring.
+  """
+
+  experiment: Experiment
+  denoiser: ModelDenoiser
+  records: Sequence[Mapping[str, np.ndarray]]
+  scores: dict[int, Planning]
+  losses: tuple[list[int], list[float]]
+  seconds: float
+
+  @property
+  def best(self) -> Planning:
+    """The score at the most sampling steps."""
+    return self.scores[max(self.scores)]
+
+  def summary(self) -> dict[str, Any]:
+    """JSON-ready."""
+    return {
+      **self.best.summary(),
+      "steps": max(self.scores),
+      "seconds": self.seconds,
+      "train_steps": self.experiment.loop.num_steps,
+      "train_loss": self.losses[1][-1],
+      "parameters": num_parameters(self.experiment.model),
+      "success_by_steps": {s: p.success for s, p in self.scores.items()},
+    }
+
+
+def contend(
+  config: Mapping[str, Any],
+  method: str,
+  workdir: pathlib.Path,
+  *,
+  num: int,
+  sampling_steps: Sequence[int],
+  overwrite: bool = False,
+  batch_size: int = 256,
+) -> Contender:
+  """Trains `method` as `config` says, unless done before, and scores it.
+
+  Args:
+    config: of a maze experiment; its own `method` is not read.
+    method: what to train.
+    workdir: of the run.
+    num: held-out problems; all there are if fewer.
+    sampling_steps: numbers of network calls to score.
+    overwrite: move a run with another config aside.
+    batch_size: problems sampled at once.
+  """
+  begin = time.perf_counter()
+  experiment = Experiment.from_config({**config, "method": method})
+  experiment.train(workdir, overwrite=overwrite)
+  _, denoiser = experiment.restore(workdir)
+  source = experiment.task.records("test")
+  records = [source[i] for i in range(min(num, len(source)))]
+  scores = {
+    steps: evaluate_planning(
+      jax.random.key(0),
+      denoiser,
+      experiment.task,
+      records,
+      experiment.interpolant,
+      dataclasses.replace(experiment.sampler, steps=steps),
+      batch_size,
+    )
+    for steps in sampling_steps
+  }
+  lines = read_metrics(workdir)
+  losses = [x["step"] for x in lines], [x["loss"] for x in lines]
+  seconds = time.perf_counter() - begin
+  return Contender(experiment, denoiser, records, scores, losses, seconds)
+
+
+def draw(folder: pathlib.Path, contenders: Mapping[str, Contender]) -> None:
+  """Writes the plots of the contenders, by name, and a trace of the first.
+
+  Args:
+    folder: where loss.png, lengths.png, success.png, mazes.png and trace.html
+      go.
+    contenders: scored on the same problems; the first inserts.
+  """
+  from flexmdm_jax.evaluation import plots  # matplotlib is an extra
+
+  first = next(iter(contenders.values()))
+  records = first.records
+  paths = {name: x.best.paths for name, x in contenders.items()}
+  plots.plot_loss(
+    folder / "loss.png",
+    {name: x.losses for name, x in contenders.items()},
+    ylabel="loss (nats a token slot)",
+  )
+  plots.plot_length_law(
+    folder / "lengths.png",
+    [len(record["tokens"]) for record in records],
+    {name: [len(path) for path in made] for name, made in paths.items()},
+  )
+  plots.plot_success_by_steps(
+    folder / "success.png",
+    {
+      name: {steps: p.success for steps, p in x.scores.items()}
+      for name, x in contenders.items()
+    },
+    trials=len(records),
+  )
+  plots.plot_mazes(
+    folder / "mazes.png",
+    ~first.experiment.task.maze.grid,
+    [
+      (
+        subgoals(record),
+        [int(token) for token in record["tokens"]],
+        {name: made[i] for name, made in paths.items()},
+      )
+      for i, record in enumerate(records[:4])
+    ],
+  )
+  draw_trace(folder / "trace.html", first)
+
+
+def draw_trace(path: pathlib.Path, contender: Contender) -> None:
+  """Plays how the sample of the first held-out problem comes about."""
+  experiment = contender.experiment
+  start = experiment.task.start(contender.records[:1])
+  config = dataclasses.replace(experiment.sampler, steps=max(contender.scores))
+  samples = sample(
+    jax.random.key(0),
+    contender.denoiser,
+    start,
+    experiment.interpolant,
+    experiment.task.vocab,
+    config,
+    trace=True,
+  )
+  write_trace_html(
+    path,
+    "A path grows between its subgoals",
+    Frames(
+      np.asarray(samples.trace.tokens[:, 0]),
+      np.asarray(samples.trace.length[:, 0]),
+      np.asarray(start.frozen[0]),
+      experiment.task.vocab.mask,
+    ),
+    config.times(),
+    Render(walls=~experiment.task.maze.grid),
+  )

@@ -1,0 +1,65 @@
+"""Results on disk: JSON with the versions that made them."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from flexmdm_jax.errors import InputError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def versions() -> dict[str, str]:
+  """Versions of Python and of the packages that decide a result."""
+  found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  return {
+    "python": platform.python_version(),
+    **found,
+    "device": jax.devices()[0].device_kind,
+  }
+
+
+def write_json(path: str | pathlib.Path, result: Mapping[str, Any]) -> None:
+  """Writes `result`; what was there stays until the new file is complete.
+
+  Raises:
+    InputError: the file cannot be written.
+  """
+  text = json.dumps(result, indent=2) + "\n"
+  write_text(path, text)
+
+
+def write_text(path: str | pathlib.Path, text: str) -> None:
+  """Writes a whole file at once; InputError if it cannot be written."""
+  path = pathlib.Path(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".tmp")
+    new.write_text(text)
+    os.replace(new, path)
+  except OSError as error:
+    raise InputError(
+      f"cannot write --out={path} ({error.strerror}): choose a file that you"
+      " may write, on a disk with free space."
+    ) from error
+
+
+def require_writable(path: str | pathlib.Path) -> None:
+  """Refuses, before any work, an output file that cannot be written."""
+  path = pathlib.Path(path)
+  if path.is_dir():
+    raise InputError(f"--out={path} is a directory: name a file.")
+  folder = path.parent
+  while not folder.exists():
+    folder = folder.parent
+  if not folder.is_dir() or not os.access(folder, os.W_OK):
+    raise InputError(
+      f"cannot write --out={path}: {folder} is not a directory that you may"
+      " write to."
+    )

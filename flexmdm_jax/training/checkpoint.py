@@ -1,0 +1,215 @@
+"""Checkpoints of a training run, by Orbax.
+
+Each holds the whole state (parameters, EMA, optimiser, step, keys, metric
+sums), the position in the data and the run's config. They are written in the
+background and appear under their final name only when complete.
+"""
+
+import logging
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.training.step import TrainState
+
+
+class Checkpointer:
+  """The checkpoints of one work directory."""
+
+  def __init__(self, workdir: pathlib.Path, keep: int = 3):
+    """Opens `workdir/checkpoints`.
+
+    Args:
+      workdir: the run's directory; it must exist.
+      keep: number of newest checkpoints to keep.
+    """
+    self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+    self._manager = ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=True
+      ),
+      item_names=("state", "data", "meta"),
+      item_handlers={
+        "state": ocp.StandardCheckpointHandler(),
+        "data": grain.checkpoint.CheckpointHandler(),
+        "meta": ocp.JsonCheckpointHandler(),
+      },
+    )
+
+  def save(self, state: TrainState, data: Any, meta: dict) -> None:
+    """Starts writing the state, the data iterator's position and `meta`.
+
+    Raises:
+      InputError: the previous save could not be completed, as on a full disk.
+    """
+    step = int(state.step)
+    if step == self._manager.latest_step():
+      return
+    with _clear_disk_errors(self.folder):
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          data=grain.checkpoint.CheckpointSave(data),
+          meta=ocp.args.JsonSave(
+            {**meta, "process_count": jax.process_count()}
+          ),
+        ),
+      )
+
+  def wait(self) -> None:
+    """Returns once every save is complete; raises as `save` does."""
+    with _clear_disk_errors(self.folder):
+      self._manager.wait_until_finished()
+
+  def restore(self, abstract_state: TrainState, data: Any) -> TrainState | None:
+    """Restores the newest checkpoint that can be read.
+
+    A damaged one is moved aside, to `damaged-STEP`, with a warning.
+
+    Args:
+      abstract_state: shapes, types and shardings to restore onto.
+      data: the data iterator; set to the stored position.
+
+    Returns:
+      The state, or None if there is no checkpoint at all.
+
+    Raises:
+      InputError: there are checkpoints, but none that can be read.
+    """
+    damaged = []
+    while (step := self._manager.latest_step()) is not None:
+      try:
+        restored = self._manager.restore(
+          step,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state),
+            data=grain.checkpoint.CheckpointRestore(data),
+            meta=ocp.args.JsonRestore(),
+          ),
+        )
+        if int(restored.state.step) != step:
+          raise ValueError(f"it holds step {int(restored.state.step)}")
+      except Exception as error:  # whatever a damaged file makes Orbax raise
+        damaged.append(self._move_aside(step, error))
+        continue
+      processes = restored.meta["process_count"]
+      if processes != jax.process_count():
+        raise InputError(
+          f"{self.folder} was written by {processes} processes, and a position"
+          f" in the data is theirs: resume with {processes}, not"
+          f" {jax.process_count()}."
+        )
+      return restored.state
+    if damaged:
+      raise InputError(
+        f"no checkpoint in {self.folder} can be read ({', '.join(damaged)}):"
+        " start again in another --workdir, or put a good copy there."
+      )
+    return None
+
+  def _move_aside(self, step: int, error: Exception) -> str:
+    aside = self.folder.with_name("damaged_checkpoints") / str(step)
+    while aside.exists():
+      aside = aside.with_name(aside.name + "_")
+    aside.parent.mkdir(exist_ok=True)
+    (self.folder / str(step)).rename(aside)
+    self._manager.reload()
+    logging.warning(
+      "checkpoint %d cannot be read (%s); moved to %s, trying an older one",
+      step,
+      first_line(error),
+      aside,
+    )
+    return str(aside)
+
+  def close(self) -> None:
+    """Waits, then releases the directory."""
+    self._manager.close()
+
+
+def restore_ema(workdir: pathlib.Path, abstract_params: Any) -> tuple[int, Any]:
+  """The newest readable EMA parameters of a run, for evaluation.
+
+  Args:
+    workdir: the run's directory.
+    abstract_params: shapes, types and shardings to restore onto.
+
+  Returns:
+    (step, parameters).
+
+  Raises:
+    InputError: the directory holds no readable checkpoint.
+  """
+  folder = pathlib.Path(workdir).absolute() / "checkpoints"
+  steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
+  for step in sorted(steps, reverse=True):
+    try:
+      handler = ocp.PyTreeCheckpointHandler()
+      restored = ocp.Checkpointer(handler).restore(
+        folder / str(step) / "state",
+        args=ocp.args.PyTreeRestore(
+          {"ema": abstract_params},
+          restore_args=ocp.checkpoint_utils.construct_restore_args(
+            {"ema": abstract_params}
+          ),
+          partial_restore=True,
+        ),
+      )
+      return step, restored["ema"]
+    except Exception as error:  # as in Checkpointer.restore
+      logging.warning(
+        "checkpoint %d cannot be read (%s), trying an older one",
+        step,
+        first_line(error),
+      )
+  raise InputError(
+    f"no readable checkpoint in {folder}: train first, with"
+    f" python -m experiments.train --workdir={workdir}."
+  )
+
+
+class _clear_disk_errors:  # noqa: N801 (used as a function)
+  """Turns what a full or forbidden disk makes Orbax raise into one line."""
+
+  def __init__(self, folder):
+    self.folder = folder
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, traceback):
+    if error is None:
+      return
+    text = str(error).lower()
+    for sign, fix in (
+      ("no space left", "free some space"),
+      ("resource_exhausted", "free some space"),
+      ("quota exceeded", "free some space"),
+      ("permission denied", "make it writable"),
+    ):
+      if sign in text:
+        raise InputError(
+          f"cannot write checkpoints to {self.folder} ({sign}): {fix} and run"
+          " the command again; it resumes from the last complete checkpoint."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+  """The start of an error's message, or its name if it has none."""
+  return (str(error).splitlines() or [repr(error)])[0][:200]
+
+
+def state_bytes(abstract_state: TrainState) -> int:
+  """Size of a checkpoint on disk, before compression."""
+  return sum(
+    int(np.prod(x.shape)) * 4
+    for x in jax.tree.leaves(abstract_state)
+    if hasattr(x, "shape")
+  )

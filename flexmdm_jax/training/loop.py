@@ -1,0 +1,249 @@
+"""The training loop: data, steps, reports, checkpoints, and how it ends."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from flexmdm_jax.errors import DivergedError, InputError
+from flexmdm_jax.training.checkpoint import Checkpointer, state_bytes
+from flexmdm_jax.training.metrics import MetricsWriter, Progress, read_metrics
+from flexmdm_jax.training.step import TrainState, TrainStep
+
+# Settings that do not change what a run is: a directory may be moved.
+_PLACES = ("data.folder",)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+  """How long, and how often.
+
+  Attributes:
+    num_steps: updates in all.
+    report_every: updates between reports of metrics.
+    checkpoint_every: updates between checkpoints.
+    keep: checkpoints kept.
+    seed: of the parameters and the noise.
+
+  Raises:
+    InputError: a number is below 1 (the seed: below 0).
+  """
+
+  num_steps: int
+  report_every: int = 100
+  checkpoint_every: int = 1000
+  keep: int = 3
+  seed: int = 0
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      least = 0 if field.name == "seed" else 1
+      if getattr(self, field.name) < least:
+        raise InputError(
+          f"train.{field.name}={getattr(self, field.name)} must be at least"
+          f" {least}."
+        )
+
+
+def train(
+  train_step: TrainStep,
+  make_data: Callable[[], Iterator[dict]],
+  workdir: str | pathlib.Path,
+  loop: LoopConfig,
+  config: Mapping[str, Any],
+  *,
+  overwrite: bool = False,
+  progress: bool = True,
+) -> dict[str, float]:
+  """Trains until `num_steps`, resuming from the work directory if it can.
+
+  A SIGTERM saves a checkpoint and returns early.
+
+  Args:
+    train_step: the step, from `make_train_step`.
+    make_data: makes the iterator over this process's batches, a Grain one;
+      called once the work directory is known to be this run's.
+    workdir: directory of the run; made if missing.
+    loop: how long, and how often.
+    config: JSON-ready settings of the run; a directory belongs to one.
+    overwrite: move a directory with other settings aside, and start anew.
+    progress: show a bar if stderr is a terminal.
+
+  Returns:
+    The last reported metrics, and "step", the updates done.
+
+  Raises:
+    InputError: the directory belongs to another config, cannot be written, or
+      has no room; no checkpoint in it can be read.
+    DivergedError: the loss or the gradient is not finite.
+  """
+  workdir = pathlib.Path(workdir)
+  claim_workdir(workdir, config, overwrite)
+  needed = (loop.keep + 1) * state_bytes(train_step.abstract_state)
+  require_room(workdir, needed)
+  data = make_data()
+
+  checkpointer = Checkpointer(workdir, loop.keep)
+  state = checkpointer.restore(train_step.abstract_state, data)
+  if state is None:
+    state = train_step.init(jax.random.key(loop.seed))
+  else:
+    logging.info("resuming from step %d", int(state.step))
+  first = int(state.step)
+  writer = MetricsWriter(workdir, first)
+  bar = Progress(loop.num_steps, first, progress)
+  try:
+    with sigterm() as stop:
+      step = _run(
+        train_step, data, state, loop, config, checkpointer, writer, bar, stop
+      )
+    checkpointer.wait()
+  finally:
+    bar.close()
+    writer.close()
+    checkpointer.close()
+  lines = read_metrics(workdir)
+  return {**(lines[-1] if lines else {}), "step": step}
+
+
+def _run(
+  train_step: TrainStep,
+  data: Iterator[dict],
+  state: TrainState,
+  loop: LoopConfig,
+  config: Mapping[str, Any],
+  checkpointer: Checkpointer,
+  writer: MetricsWriter,
+  bar: Progress,
+  stop: threading.Event,
+) -> int:
+  """Updates from `state` on; returns the number of updates done in all."""
+  step = int(state.step)
+  while step < loop.num_steps and not stop.is_set():
+    batch = jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(
+        train_step.batch_sharding, x
+      ),
+      next(data),
+    )
+    # An array that would be copied between host and devices unasked is a bug.
+    with jax.transfer_guard("disallow"):
+      state, metrics = train_step.update(state, batch)
+    step += 1
+
+    last = step == loop.num_steps or stop.is_set()
+    report = step % loop.report_every == 0 or step == loop.num_steps
+    save = step % loop.checkpoint_every == 0 or last
+    if not (report or save):
+      continue
+    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+    if values.pop("finite") < 1.0:
+      raise DivergedError(
+        "the loss or its gradient was not finite in the last"
+        f" {loop.report_every} steps before step {step}; the checkpoints in"
+        f" {checkpointer.folder} are from before. Lower the learning rate or"
+        " look at the data, then start anew or go on from one of them."
+      )
+    if report:
+      speed = bar.report(step, values["loss"], values["tokens"])
+      writer.write(step, {**values, **speed})
+    if save:
+      checkpointer.save(state, data, {"config": dict(config)})
+  return step
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[threading.Event]:
+  """An event that SIGTERM sets, instead of ending the process."""
+  event = threading.Event()
+  if threading.current_thread() is not threading.main_thread():
+    yield event  # signals reach only the main thread
+    return
+  previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+  try:
+    yield event
+  finally:
+    signal.signal(signal.SIGTERM, previous)
+
+
+def claim_workdir(
+  workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool
+) -> None:
+  """Makes `workdir` the directory of a run with these settings.
+
+  Raises:
+    InputError: it is one of a run with others, or it cannot be written.
+  """
+  path = workdir / "config.json"
+  try:
+    if path.exists():
+      differing = differing_keys(json.loads(path.read_text()), config)
+      if differing and not overwrite:
+        raise InputError(
+          f"{workdir} was made with another config, which differs in"
+          f" {', '.join(differing)}: choose another --workdir, or pass"
+          " --overwrite to move that one aside."
+        )
+      if differing:
+        aside = _unused(workdir)
+        workdir.rename(aside)
+        logging.warning("moved the earlier run to %s", aside)
+    workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+      new = workdir / "config.json.tmp"
+      new.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+      new.replace(path)
+  except json.JSONDecodeError as error:
+    raise InputError(
+      f"{path} is damaged ({error}): choose another --workdir."
+    ) from error
+  except OSError as error:
+    raise InputError(
+      f"cannot write to --workdir={workdir} ({error.strerror}): choose a"
+      " directory that you may write to, with free space."
+    ) from error
+
+
+def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+  """Dotted names of the settings in which two nested configs differ."""
+
+  def flatten(tree, prefix=""):
+    for key, value in tree.items():
+      if isinstance(value, Mapping):
+        yield from flatten(value, f"{prefix}{key}.")
+      else:
+        yield prefix + key, value
+
+  a, b = dict(flatten(a)), dict(flatten(b))
+  missing = object()
+  return sorted(
+    key
+    for key in {*a, *b}
+    if key not in _PLACES and a.get(key, missing) != b.get(key, missing)
+  )
+
+
+def require_room(folder: pathlib.Path, num_bytes: int) -> None:
+  """Refuses a disk with fewer free bytes; raises InputError."""
+  free = shutil.disk_usage(folder).free
+  if free < num_bytes:
+    raise InputError(
+      f"the disk of {folder} has {free / 1e9:.2f} GB free, the checkpoints need"
+      f" {num_bytes / 1e9:.2f} GB: free some space or lower train.keep."
+    )
+
+
+def _unused(path: pathlib.Path) -> pathlib.Path:
+  """`path.old-N` with the smallest free N."""
+  number = 1
+  while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+    number += 1
+  return aside

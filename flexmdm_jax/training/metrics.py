@@ -1,0 +1,118 @@
+"""Where metrics go: a JSONL file, TensorBoard and a progress bar."""
+
+import json
+import pathlib
+import sys
+import time
+
+import jax
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class MetricsWriter:
+  """Writes `metrics.jsonl` and `tensorboard/` in a work directory.
+
+  A resumed run first drops the lines beyond the step that it resumes from, so
+  that both hold each step once. Only process 0 writes.
+  """
+
+  def __init__(self, workdir: pathlib.Path, step: int):
+    self._active = jax.process_index() == 0
+    if not self._active:
+      return
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    kept = []
+    if path.exists():
+      kept = [line for line in _whole_lines(path) if line["step"] <= step]
+    text = "".join(json.dumps(line) + "\n" for line in kept)
+    new = path.with_suffix(".tmp")
+    new.write_text(text)
+    new.replace(path)
+    self._file = path.open("a", buffering=1)
+    self._board = SummaryWriter(
+      str(pathlib.Path(workdir) / "tensorboard"), purge_step=step + 1
+    )
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    """Records `values` at `step`."""
+    if self._active:
+      self._file.write(json.dumps({"step": step, **values}) + "\n")
+      for name, value in values.items():
+        self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    """Flushes both."""
+    if self._active:
+      self._file.close()
+      self._board.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict]:
+  """The lines of a run's `metrics.jsonl`."""
+  return _whole_lines(pathlib.Path(workdir) / "metrics.jsonl")
+
+
+def _whole_lines(path: pathlib.Path) -> list[dict]:
+  """The lines that parse: a killed process may leave half a last line."""
+  lines = []
+  for line in path.read_text().splitlines():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+class Progress:
+  """The loss, the time of a step and tokens a second, as training goes on.
+
+  A bar where stderr is a terminal; elsewhere, a line now and then.
+  """
+
+  def __init__(
+    self, num_steps: int, step: int, enabled: bool, seconds: float = 20.0
+  ):
+    """Starts at `step`; lines come at least `seconds` apart."""
+    self._enabled = enabled and jax.process_index() == 0
+    terminal = sys.stderr.isatty()
+    self._bar = tqdm(
+      total=num_steps,
+      initial=step,
+      disable=not (self._enabled and terminal),
+      unit="step",
+      dynamic_ncols=True,
+    )
+    self._every = float("inf") if terminal else seconds
+    self._num_steps = num_steps
+    self._step, self._time = step, time.perf_counter()
+    self._printed = self._time
+
+  def report(self, step: int, loss: float, tokens: float) -> dict[str, float]:
+    """Moves on to `step`.
+
+    Args:
+      step: updates done.
+      loss: mean since the last report.
+      tokens: of a batch, mean since the last report.
+
+    Returns:
+      {"step_seconds", "tokens_per_second"} since the last report.
+    """
+    now = time.perf_counter()
+    seconds = (now - self._time) / max(step - self._step, 1)
+    speed = tokens / seconds
+    text = (
+      f"loss {loss:.4g}, {1e3 * seconds:.0f} ms/step, {speed:,.0f} tokens/s"
+    )
+    self._bar.update(step - self._step)
+    self._bar.set_postfix_str(text)
+    if self._enabled and now - self._printed >= self._every:
+      print(f"step {step}/{self._num_steps}: {text}", file=sys.stderr)
+      self._printed = now
+    self._step, self._time = step, now
+    return {"step_seconds": seconds, "tokens_per_second": speed}
+
+  def close(self) -> None:
+    """Leaves the bar as it is."""
+    self._bar.close()

@@ -1,0 +1,67 @@
+"""Packaging. `pip install -e .[dev]` from a checkout; see README.md."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+
+# `kernels/` stands at the top of the tree and is installed as
+# `flexmdm_jax.kernels`; see flexmdm_jax/kernels.py.
+KERNELS = sorted(p.parent.name for p in HERE.glob("kernels/*/__init__.py"))
+
+# Oldest versions on which the tests pass; the newest pass too.
+CORE = [
+  "jax>=0.10.2",
+  "flax>=0.12.8",
+  "optax>=0.2.8",
+  "orbax-checkpoint>=0.12.8",
+  "grain>=0.2.18",
+  "absl-py>=2.1",
+  "ml_collections>=1.1",
+  "numpy>=2.0",
+  "jaxtyping>=0.3",
+  "tensorboardX>=2.6",
+  "tensorflow-datasets>=4.9.10",  # 4.9.10 reads array_record sans TensorFlow
+  "array_record>=0.8",
+  "tqdm>=4.66",
+]
+PLOTS = ["matplotlib>=3.9"]
+
+setup(
+  name="flexmdm_jax",
+  version="0.1.0",
+  description="Any-order, variable-length masked diffusion in JAX",
+  long_description=(HERE / "README.md").read_text(),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["flexmdm_jax", "flexmdm_jax.*"])
+  + [f"flexmdm_jax.kernels.{name}" for name in KERNELS],
+  package_dir={
+    f"flexmdm_jax.kernels.{name}": f"kernels/{name}" for name in KERNELS
+  },
+  install_requires=CORE,
+  extras_require={
+    "cuda12": ["jax[cuda12]"],
+    "cuda13": ["jax[cuda13]"],
+    "tpu": ["jax[tpu]"],
+    "text": ["tokenizers>=0.20"],
+    "notebooks": [*PLOTS, "ipykernel>=6", "nbclient>=0.10"],
+    "dev": [
+      *PLOTS,
+      "beartype>=0.20",
+      "build>=1.2",
+      "chex>=0.1.90",
+      "hypothesis>=6.100",
+      "pytest>=8",
+      "pytest-cov>=5",
+      "pytest-xdist>=3.6",
+      "ruff>=0.8",
+      "safetensors>=0.5",
+      "scipy>=1.14",
+      "setuptools>=77",
+      "wheel>=0.43",
+    ],
+  },
+)

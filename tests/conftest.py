@@ -1,0 +1,50 @@
+"""Eight fake CPU devices, strict dtypes, checked shapes, and golden arrays."""
+
+import json
+import os
+import pathlib
+
+# JAX reads both when it starts its backend.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import jaxtyping
+import pytest
+from safetensors import numpy as safetensors
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Checks the annotated shapes of every call. These are the modules whose
+# arguments are arrays; the others are handed what a person wrote, and say in
+# their own words what is wrong with it. The hook rewrites modules as they are
+# imported, so it precedes the first import of the library.
+CHECKED = (
+  "interpolant",
+  "likelihood",
+  "losses",
+  "models",
+  "rates",
+  "sampling.choices",
+  "times",
+)
+jaxtyping.install_import_hook(
+  [f"flexmdm_jax.{name}" for name in CHECKED], "beartype.beartype"
+)
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden():
+  """Reads `tests/golden/NAME`: a dict of arrays, or parsed JSON."""
+
+  def read(name):
+    path = GOLDEN / name
+    if path.suffix == ".json":
+      return json.loads(path.read_text())
+    return safetensors.load_file(path)
+
+  return read

@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.training.optimizer import (
+  OptimizerConfig,
+  decays,
+  learning_rate_schedule,
+)
+from flexmdm_jax.training.sharding import Rules
+from tests.training import tiny
+
+
+def run(train_step, num_steps=3, batch=None):
+  state = train_step.init(jax.random.key(0))
+  batch = jax.device_put(batch or tiny.batch(), train_step.batch_sharding)
+  for _ in range(num_steps):
+    state, metrics = train_step.update(state, batch)
+  return jax.device_get(state.params), jax.device_get(metrics), state
+
+
+@pytest.fixture(scope="module")
+def single():
+  return run(tiny.train_step())
+
+
+@pytest.mark.parametrize(
+  ("shape", "accumulation"),
+  [((1, 1, 1), 4), ((2, 4, 1), 1), ((2, 2, 2), 2)],
+)
+def test_update_is_the_same_on_every_mesh(single, shape, accumulation):
+  train_step = tiny.train_step(
+    shape, Rules(vocab=None), accumulation=accumulation
+  )
+  params, metrics, state = run(train_step)
+  for name, value in single[1].items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+    params,
+    single[0],
+  )
+  kernel = state.params["blocks"]["qkv"]["kernel"]
+  assert kernel.sharding.spec[1] == "fsdp"
+  # AdamW's moments lie as their parameters do.
+  moments = [
+    x
+    for x in jax.tree.leaves(state.opt_state)
+    if getattr(x, "shape", None) == kernel.shape
+  ]
+  assert len(moments) == 2
+  assert all(x.sharding == kernel.sharding for x in moments)
+
+
+def test_metrics_are_means_since_the_last_report(single):
+  train_step = tiny.train_step(report_every=2)
+  state = train_step.init(jax.random.key(0))
+  batch = jax.device_put(tiny.batch(), train_step.batch_sharding)
+  losses = []
+  for _ in range(4):
+    before = jax.device_get(state.sums)
+    state, metrics = train_step.update(state, batch)
+    after = jax.device_get(state.sums)
+    fresh = after["count"] == 1
+    losses.append(after["loss"] - (0 if fresh else before["loss"]))
+  np.testing.assert_allclose(metrics["loss"], np.mean(losses[2:]), rtol=1e-5)
+  assert float(metrics["tokens"]) == tiny.batch()["length"].sum()
+
+
+def test_training_lowers_the_loss():
+  train_step = tiny.train_step(
+    report_every=50,
+    optimizer=OptimizerConfig(300, learning_rate=1e-2, warmup_steps=10),
+  )
+  _, first, _ = run(train_step, 50)
+  _, last, state = run(train_step, 300)
+  assert last["loss"] < 0.75 * first["loss"]
+  # The EMA moves, and is not the parameters.
+  gap = jax.tree.map(
+    lambda a, b: float(jnp.abs(a - b).max()), state.params, state.ema
+  )
+  assert 0 < max(jax.tree.leaves(gap)) < 1
+
+
+def test_a_step_that_is_not_finite_changes_no_parameter():
+  train_step = tiny.train_step()
+  state = train_step.init(jax.random.key(0))
+  broken = jax.tree.map(lambda x: x, state.params)
+  broken["vocab_head"]["out"]["bias"] = jnp.full_like(
+    broken["vocab_head"]["out"]["bias"], jnp.nan
+  )
+  state = state.replace(params=broken)
+  kept = jax.device_get((state.params, state.ema, state.opt_state))
+  batch = jax.device_put(tiny.batch(), train_step.batch_sharding)
+  state, metrics = train_step.update(state, batch)
+  assert metrics["finite"] == 0
+  assert state.step == 1
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    kept,
+    jax.device_get((state.params, state.ema, state.opt_state)),
+  )
+
+
+def test_only_kernels_decay():
+  params = tiny.train_step().abstract_state.params
+  mask = decays(params)
+  assert mask["blocks"]["mlp_in"] == {"kernel": True, "bias": False}
+  assert mask["embed"] == {"embedding": False}
+  assert mask["blocks"]["norm_1"] == {"scale": False}
+
+
+def test_learning_rate_warms_up_and_decays():
+  rate = learning_rate_schedule(
+    OptimizerConfig(100, learning_rate=0.5, warmup_steps=10, final_ratio=0.1)
+  )
+  np.testing.assert_allclose(rate(0), 0.0)
+  np.testing.assert_allclose(rate(5), 0.25)
+  np.testing.assert_allclose(rate(10), 0.5)
+  np.testing.assert_allclose(rate(100), 0.05, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(batch_size=6, accumulation=4), "batch_size=6 .* multiple of 4"),
+    (dict(shape=(8, 1, 1), batch_size=4), "batch_size=4 .* multiple of 8"),
+    (dict(rules=Rules(heads="fsdp")), "one of them twice"),
+    (dict(shape=(1, 1, 4)), "does not divide over mesh axis 'tensor'"),
+  ],
+)
+def test_layouts_that_do_not_fit_are_refused(changes, message):
+  with pytest.raises(InputError, match=message):
+    tiny.train_step(**changes)
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    dict(num_steps=0),
+    dict(warmup_steps=100),
+    dict(learning_rate=0.0),
+    dict(clip_norm=-1.0),
+  ],
+)
+def test_optimizer_settings_out_of_range_are_refused(changes):
+  (name,) = changes
+  with pytest.raises(InputError, match=name):
+    OptimizerConfig(**{"num_steps": 100, "warmup_steps": 0, **changes})

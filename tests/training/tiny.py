@@ -1,0 +1,74 @@
+"""A run small enough for tests: a two-layer DiT on counting sequences."""
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import AxisType
+
+import flexmdm_jax as fm
+from flexmdm_jax import schedules
+from flexmdm_jax.training import sharding
+from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
+from flexmdm_jax.training.sharding import Rules
+from flexmdm_jax.training.step import make_train_step
+
+L = 8
+VOCAB = fm.Vocab(6, mask=4, pad=5)
+INTERPOLANT = fm.JointInterpolant(schedules.Linear(), schedules.Linear())
+BATCH = 8
+
+
+def mesh(shape=(1, 1, 1)):
+  devices = jax.devices()[: int(np.prod(shape))]
+  return jax.make_mesh(
+    shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def model(**changes):
+  sizes = dict(hidden_size=16, num_layers=2, num_heads=2, cond_size=8)
+  return fm.DiT(VOCAB, L, **{**sizes, **changes})
+
+
+def train_step(shape=(1, 1, 1), rules=None, optimizer=None, **changes):
+  optimizer = optimizer or OptimizerConfig(num_steps=100, warmup_steps=0)
+  settings = dict(batch_size=BATCH, report_every=2, ema_decay=0.9)
+  return make_train_step(
+    changes.pop("model", None) or model(),
+    rules or Rules(),
+    mesh(shape),
+    optimizer=make_optimizer(optimizer),
+    interpolant=INTERPOLANT,
+    vocab=VOCAB,
+    **{**settings, **changes},
+  )
+
+
+def example(index):
+  """Counts up from a digit, `index % L + 1` tokens long."""
+  length = index % L + 1
+  tokens = np.full(L, VOCAB.pad, np.int32)
+  tokens[:length] = (index + np.arange(length)) % 4
+  return dict(
+    tokens=tokens,
+    length=np.int32(length),
+    frozen=np.zeros(L, bool),
+    open_gaps=np.arange(L + 1) <= length,
+  )
+
+
+def batch():
+  rows = [example(i) for i in range(BATCH)]
+  return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def data():
+  return iter(
+    grain.MapDataset.source(range(64))
+    .seed(0)
+    .shuffle()
+    .map(example)
+    .repeat()
+    .batch(BATCH)
+    .to_iter_dataset()
+  )
