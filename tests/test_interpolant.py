@@ -142,6 +142,14 @@ def test_anchors_leave_every_gap_open():
       [0, 3, 0, 0, 0, 0],
       [False, True, False, False, False, False],
     ),
+    # The same hole, of which the caller names the first gap only.
+    (
+      [10, 11, 14, PAD, PAD],
+      {1},
+      [10, 14, PAD, PAD, PAD],
+      [0, 1, 0, 0, 0, 0],
+      [False, True, False, False, False, False],
+    ),
     # An empty hole is open all the same: its truth is no token.
     (
       [10, 14, PAD, PAD, PAD],
@@ -252,7 +260,7 @@ def test_full_length_has_an_open_last_gap():
   assert_noised(noised, tokens=[10, M], gaps=[0, 0, 0], open_gaps=[True] * 3)
 
 
-@pytest.mark.parametrize("frozen", [None, [True, False, False, False]])
+@pytest.mark.parametrize("frozen", [None, [True, False], [True, True]])
 def test_nothing_beyond_the_length_is_read(frozen):
   def run(poison, time, given):
     return noise(
@@ -262,7 +270,7 @@ def test_nothing_beyond_the_length_is_read(frozen):
       jnp.array([0.7, 0.9, time, time]),
       jnp.float32(0.5),
       VOCAB,
-      None if frozen is None else jnp.array([*frozen[:2], given, given]),
+      None if frozen is None else jnp.array([*frozen, given, given]),
     )
 
   clean = run(PAD, 1.0, False)

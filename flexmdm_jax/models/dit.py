@@ -185,7 +185,7 @@ class Block(nn.Module):
     modulation = _modulation(cond, 6, size, self.dtype)
     shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation
 
-    y = _norm("norm_1", self.dtype)(x) * (1 + scale_1) + shift_1
+    y = _norm("norm_1", x) * (1 + scale_1) + shift_1
     qkv = nn.DenseGeneral(
       (3, self.num_heads, size // self.num_heads),
       use_bias=False,
@@ -196,14 +196,15 @@ class Block(nn.Module):
       name="qkv",
     )(y)
     q, k, v = jnp.moveaxis(qkv, -3, 0)
-    y = jax.nn.dot_product_attention(
-      rotate(q, angles),
-      rotate(k, angles),
-      v,
-      query_seq_lengths=seq_length,
-      key_value_seq_lengths=seq_length,
-      implementation=_attention_implementation(self.attention, self.dtype),
-    )
+    with jax.numpy_dtype_promotion("standard"):  # it mixes bf16 and f32
+      y = jax.nn.dot_product_attention(
+        rotate(q, angles),
+        rotate(k, angles),
+        v,
+        query_seq_lengths=seq_length,
+        key_value_seq_lengths=seq_length,
+        implementation=_attention_implementation(self.attention, q),
+      )
     y = nn.DenseGeneral(
       size,
       axis=(-2, -1),
@@ -216,7 +217,7 @@ class Block(nn.Module):
     )(y)
     x = x + gate_1 * y
 
-    y = _norm("norm_2", self.dtype)(x) * (1 + scale_2) + shift_2
+    y = _norm("norm_2", x) * (1 + scale_2) + shift_2
     y = _dense(self.mlp_size, ("embed", "mlp"), "mlp_in", self.dtype)(y)
     y = nn.gelu(y, approximate=True)
     y = _dense(size, ("mlp", "embed"), "mlp_out", self.dtype)(y)
@@ -232,7 +233,7 @@ class VocabHead(nn.Module):
   @nn.compact
   def __call__(self, x, cond) -> Float[Array, "B L V"]:
     shift, scale = _modulation(cond, 2, x.shape[-1], self.dtype)
-    x = _norm("norm", self.dtype)(x) * (1 + scale) + shift
+    x = _norm("norm", x) * (1 + scale) + shift
     axes = ("embed", "vocab")
     x = _dense(self.vocab_size, axes, "out", self.dtype, _zeros)(x)
     return x.astype(jnp.float32)
@@ -249,7 +250,7 @@ class GapHead(nn.Module):
   def __call__(self, x, cond) -> Float[Array, "B G out"]:
     size = x.shape[-1]
     shift, scale = _modulation(cond, 2, size, self.dtype)
-    x = _norm("norm", self.dtype)(x) * (1 + scale) + shift
+    x = _norm("norm", x) * (1 + scale) + shift
     x = _dense(size, ("embed", "mlp"), "in", self.dtype)(x)
     x = nn.gelu(x, approximate=False)
     # A log rate starts near exp(-1) tokens a gap, whatever the input.
@@ -299,17 +300,17 @@ def _dense(features, axes, name, dtype, init=_linear_init):
   )
 
 
-def _norm(name, dtype):
+def _norm(name, x):
   """Layer norm with scale and no bias, computed in float32."""
-  return nn.LayerNorm(
+  norm = nn.LayerNorm(
     epsilon=1e-5,
     use_bias=False,
-    dtype=dtype,
     scale_init=nn.with_logical_partitioning(
       nn.initializers.ones_init(), ("embed",)
     ),
     name=name,
   )
+  return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _modulation(cond, parts, size, dtype):
@@ -318,9 +319,11 @@ def _modulation(cond, parts, size, dtype):
   return jnp.split(dense(cond)[:, None], parts, axis=-1)
 
 
-def _attention_implementation(wanted, dtype):
-  """Of attention: cuDNN's takes half precision on GPUs only."""
-  if wanted is None and jax.default_backend() == "gpu":
-    if jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16):
-      return "cudnn"
+def _attention_implementation(wanted, q):
+  """The library's attention for queries `q`, unless one is `wanted`."""
+  on_gpu = jax.default_backend() == "gpu"
+  half = q.dtype in (jnp.bfloat16, jnp.float16)
+  # What cuDNN's fused attention can do.
+  if wanted is None and on_gpu and half and q.shape[-1] in range(8, 129, 8):
+    return "cudnn"
   return wanted or "xla"

@@ -127,7 +127,8 @@ def _run(
 ) -> int:
   """Updates from `state` on; returns the number of updates done in all."""
   step = int(state.step)
-  while step < loop.num_steps and not stop.is_set():
+  stopped = False
+  while step < loop.num_steps and not stopped:
     batch = jax.tree.map(
       lambda x: jax.make_array_from_process_local_data(
         train_step.batch_sharding, x
@@ -139,7 +140,8 @@ def _run(
       state, metrics = train_step.update(state, batch)
     step += 1
 
-    last = step == loop.num_steps or stop.is_set()
+    stopped = stop.is_set()  # read once: what stops the loop also saves
+    last = step == loop.num_steps or stopped
     report = step % loop.report_every == 0 or step == loop.num_steps
     save = step % loop.checkpoint_every == 0 or last
     if not (report or save):

@@ -11,8 +11,9 @@ def insert_unmask(tokens, length, revealed, insertions, *, mask, pad):
     (L,) = tokens.shape
     index = jnp.arange(L)
     wanted = jnp.where(jnp.arange(L + 1) <= length, insertions, 0)
-    # No gap can use more than L: clipped first, the sum fits an int32.
-    wanted = jnp.cumsum(jnp.clip(wanted, 0, L))
+    # No gap can use more than L, and L + 1 is too much for any row: clipped
+    # to that, the sum fits an int32.
+    wanted = jnp.cumsum(jnp.clip(wanted, 0, L + 1))
     given = jnp.minimum(wanted, L - length)
     new_length = length + given[-1]
 

@@ -61,9 +61,10 @@ def public(golden):
   )
   tokens = jnp.asarray(arrays["xt"], jnp.int32)
   length = jnp.asarray(arrays["xt_length"], jnp.int32)
+  t = jnp.asarray(arrays["t"])
   apply = jax.jit(model.apply)
 
-  def run(tokens=tokens, length=length, t=jnp.asarray(arrays["t"])):
+  def run(tokens=tokens, length=length, t=t):
     return apply({"params": params}, tokens, length, t)
 
   return model, params, arrays, run
@@ -84,8 +85,9 @@ def test_golden_forward(public):
     n = arrays["xt_length"][b]
     expected = arrays["token_logits"][b, :n]
     np.testing.assert_allclose(token_logits, expected, rtol=1e-4, atol=1e-5)
+    # Tight enough to tell this head's exact GELU from the tanh form.
     expected = arrays["expected_gaps"][b, : n + 1]
-    np.testing.assert_allclose(np.exp(log_gaps), expected, rtol=1e-4)
+    np.testing.assert_allclose(np.exp(log_gaps), expected, rtol=5e-6)
 
 
 def test_golden_parameter_count(public, golden):
@@ -140,14 +142,12 @@ def test_room_never_changes_a_row(public):
 def test_bfloat16_is_close_and_float32_comes_out(public):
   model, params, arrays, run = public
   half = dataclasses.replace(model, dtype=jnp.bfloat16, parent=None)
-  # Flax's LayerNorm promotes half precision to float32.
-  with jax.numpy_dtype_promotion("standard"):
-    outputs = jax.jit(half.apply)(
-      {"params": params},
-      jnp.asarray(arrays["xt"], jnp.int32),
-      jnp.asarray(arrays["xt_length"], jnp.int32),
-      jnp.asarray(arrays["t"]),
-    )
+  outputs = jax.jit(half.apply)(
+    {"params": params},
+    jnp.asarray(arrays["xt"], jnp.int32),
+    jnp.asarray(arrays["xt_length"], jnp.int32),
+    jnp.asarray(arrays["t"]),
+  )
   assert outputs.token_logits.dtype == outputs.log_gaps.dtype == jnp.float32
   # bfloat16 keeps 8 bits: a few units in its last place after three blocks.
   error = 8 * 2.0**-8
@@ -308,7 +308,7 @@ def test_parameter_count_of_the_paper_s_model():
   vocab_head = (c + 1) * 2 * d + d + (d + 1) * v
   gap_head = (c + 1) * 2 * d + d + (d + 1) * d + (d + 1)
   by_hand = v * d + time + 12 * block + vocab_head + gap_head
-  assert count(abstract["params"]) == by_hand
+  assert count(abstract["params"]) == by_hand == 170_419_028
   assert abs(by_hand - 170.4e6) < 0.1e6
 
 

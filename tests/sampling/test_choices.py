@@ -1,0 +1,168 @@
+"""The random choices of a step: worked by hand, and their laws tested."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flexmdm_jax.sampling import choices
+
+P = jnp.array([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]])
+NUM = 20_000
+
+
+def chi_square(draws, probabilities):
+  """p-value of the counts of 0, 1, 2, ...; what is improbable is pooled."""
+  p = np.asarray(probabilities, np.float64)
+  counts = np.bincount(np.ravel(draws), minlength=len(p))
+  expected = p * counts.sum()
+  rare = expected < 5
+  if expected[rare].sum() < 1e-6:
+    assert not counts[rare].any()
+    return scipy.stats.chisquare(counts[~rare], expected[~rare]).pvalue
+  counts = np.append(counts[~rare], counts[rare].sum())
+  expected = np.append(expected[~rare], expected[rare].sum())
+  return scipy.stats.chisquare(counts, expected).pvalue
+
+
+@pytest.mark.parametrize(
+  ("top_p", "kept"),
+  [
+    (0.3, [1]),
+    (0.5, [1, 3]),
+    (0.69, [1, 3]),
+    (0.71, [1, 2, 3]),
+    (1.0, [0, 1, 2, 3]),
+  ],
+)
+def test_nucleus(top_p, kept):
+  logits = jax.jit(choices.nucleus, static_argnums=1)(jnp.log(P), top_p)
+  np.testing.assert_array_equal(np.flatnonzero(np.isfinite(logits[0])), kept)
+  np.testing.assert_array_equal(logits[0, kept], jnp.log(P)[0, kept])
+
+
+def test_nucleus_keeps_ties_and_forbids_the_forbidden():
+  logits = jnp.array([[0.0, 0.0, 0.0, -jnp.inf]])
+  kept = choices.nucleus(logits, 0.5)
+  np.testing.assert_array_equal(kept, logits)
+
+
+def test_temperature_zero_takes_the_mode():
+  tokens = choices.draw_tokens(jax.random.key(0), jnp.log(P), 0.0, 0.5)
+  np.testing.assert_array_equal(tokens, [1, 0])
+
+
+@pytest.mark.parametrize(
+  ("temperature", "top_p", "law"),
+  [
+    (1.0, 1.0, [0.1, 0.4, 0.2, 0.3]),
+    (0.5, 1.0, np.array([1, 16, 4, 9]) / 30),
+    # The nucleus is that of the tempered law, 1/30, 16/30, 4/30, 9/30.
+    (0.5, 0.6, [0, 16 / 25, 0, 9 / 25]),
+  ],
+)
+def test_law_of_the_tokens(temperature, top_p, law):
+  logits = jnp.broadcast_to(jnp.log(P[0]), (NUM, 4))
+  draws = choices.draw_tokens(jax.random.key(1), logits, temperature, top_p)
+  assert chi_square(draws, law) > 1e-3
+
+
+@pytest.mark.parametrize(
+  ("kind", "expected"),
+  [
+    ("top_prob", [0.4, 0.25]),
+    ("margin", [0.1, 0.0]),
+    ("entropy", [(np.log(P[0]) * P[0]).sum(), -np.log(4)]),
+    ("position", [0, -1]),
+  ],
+)
+def test_confidence(kind, expected):
+  score = choices.confidence(kind, 7.0 + jnp.log(P))
+  np.testing.assert_allclose(score, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("kind", "expected"),
+  [("top_prob", [0.5, 1]), ("margin", [0, 1]), ("entropy", [-np.log(2), 0])],
+)
+def test_confidence_with_forbidden_tokens(kind, expected):
+  logits = jnp.log(jnp.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
+  score = choices.confidence(kind, logits)
+  np.testing.assert_allclose(score, expected, atol=1e-6)
+
+
+most_confident = jax.jit(choices.most_confident)
+
+
+@pytest.mark.parametrize(
+  ("count", "window", "chosen"),
+  [
+    (0, 6, "------"),
+    (1, 6, "----x-"),
+    (2, 6, "-x--x-"),  # a tie: the left one
+    (3, 6, "-x-xx-"),
+    (9, 6, "-x-xx-"),  # no more than there are masks
+    (1, 2, "-x----"),
+    (9, 2, "-x-x--"),
+    (9, 0, "------"),
+  ],
+)
+def test_most_confident(count, window, chosen):
+  masked = jnp.array([c == "x" for c in "-x-xx-"])
+  score = jnp.array([0.9, 0.5, 0.9, 0.5, 0.8, jnp.inf])
+  out = most_confident(masked, score, jnp.int32(count), jnp.int32(window))
+  np.testing.assert_array_equal(out, [c == "x" for c in chosen])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+  st.lists(st.booleans(), min_size=6, max_size=6),
+  st.lists(st.sampled_from([-2.0, -1.0, 0.0, 2.0]), min_size=6, max_size=6),
+  st.integers(0, 8),
+  st.integers(0, 8),
+)
+def test_most_confident_as_in_a_sort(masked, score, count, window):
+  eligible = [i for i in range(6) if masked[i]][:window]
+  best = sorted(eligible, key=lambda i: -score[i])[:count]
+  out = most_confident(
+    jnp.array(masked), jnp.array(score), jnp.int32(count), jnp.int32(window)
+  )
+  np.testing.assert_array_equal(np.flatnonzero(out), sorted(best))
+
+
+def test_poisson_insertions():
+  mean = 1.3
+  draws = choices.poisson_insertions(
+    jax.random.key(2), jnp.full(NUM, mean)
+  )
+  law = scipy.stats.poisson(mean).pmf(np.arange(30))
+  assert chi_square(draws, law) > 1e-3
+  extreme = choices.poisson_insertions(
+    jax.random.key(2), jnp.array([0.0, jnp.inf])
+  )
+  assert extreme[0] == 0 and extreme[1] > 10**5
+
+
+def test_thinned_insertions():
+  law, keep = np.array([0.2, 0.1, 0.3, 0.4]), 0.35
+  draws = choices.thinned_insertions(
+    jax.random.key(3),
+    jnp.broadcast_to(jnp.log(jnp.float32(law)), (NUM, 4)),
+    jnp.float32(keep),
+  )
+  thinned = sum(
+    p * scipy.stats.binom(n, keep).pmf(np.arange(4)) for n, p in enumerate(law)
+  )
+  assert chi_square(draws, thinned) > 1e-3
+
+
+def test_thinned_insertions_at_the_ends():
+  logits = jnp.log(jnp.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+  for keep, expected in ((0.0, [0, 0]), (1.0, [2, 0])):
+    draws = choices.thinned_insertions(
+      jax.random.key(4), logits, jnp.float32(keep)
+    )
+    np.testing.assert_array_equal(draws, expected)

@@ -1,0 +1,265 @@
+"""The sampler's contract: what it keeps, what it reports, how it compiles."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import flexmdm_jax as fm
+from flexmdm_jax.sampling import sampler
+from flexmdm_jax.schedules import Linear
+
+VOCAB = fm.Vocab(size=5, mask=3, pad=4)
+INTERPOLANT = fm.JointInterpolant(Linear(), Linear())
+L = 6
+
+
+def toy(tokens, length, t):
+  """A denoiser whose answer depends on all that a row holds."""
+  inside = jnp.arange(L) < length[:, None]
+  content = jnp.sum(jnp.where(inside, tokens + 1, 0), axis=1) + 10 * length
+  phase = content[:, None].astype(jnp.float32) + jnp.arange(L + 1.0)
+  logits = jnp.sin(phase[:, :L, None] * jnp.arange(1.0, 6.0))
+  return fm.Prediction(3 * logits, jnp.cos(phase) - t[:, None])
+
+
+def hungry(tokens, length, t):
+  """Wants more tokens than there is room for, in every gap."""
+  return toy(tokens, length, t)._replace(
+    log_gaps=jnp.full((tokens.shape[0], L + 1), 5.0)
+  )
+
+
+def mixed_start():
+  """Unconditional, prompt, infilling and anchors in one batch."""
+  starts = [
+    fm.empty_start(1, L, VOCAB),
+    fm.prompt_start([[0, 1]], L, VOCAB),
+    fm.infill_start([[2]], [[0, 2]], L, VOCAB),
+    fm.anchor_start([[1, 1]], L, VOCAB),
+  ]
+  return jax.tree.map(lambda *rows: jnp.concatenate(rows), *starts)
+
+
+def draw(key, start, denoiser=toy, trace=False, **config):
+  config = fm.SamplerConfig(**{"steps": 8, **config})
+  return fm.sample(key, denoiser, start, INTERPOLANT, VOCAB, config, trace)
+
+
+def take(tree, rows):
+  return jax.tree.map(lambda x: x[rows], tree)
+
+
+def assert_same(ours, theirs):
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "method"),
+  [
+    ("steps", 0, "adaptive"),
+    ("steps", 2.0, "adaptive"),
+    ("steps", True, "adaptive"),
+    ("method", "magic", None),
+    ("confidence", "magic", "adaptive"),
+    ("window_scale", 0.5, "adaptive"),
+    ("window_scale", 2.0, "euler"),
+    ("max_window", 0, "adaptive"),
+    ("max_window", 3, "tau_leaping"),
+    ("temperature", -0.1, "adaptive"),
+    ("temperature", float("inf"), "adaptive"),
+    ("temperature", float("nan"), "adaptive"),
+    ("top_p", 0.0, "adaptive"),
+    ("top_p", 1.1, "adaptive"),
+    ("time_exponent", 0.0, "adaptive"),
+  ],
+)
+def test_wrong_setting_is_named(field, value, method):
+  settings = {"steps": 4, "method": method, field: value}
+  with pytest.raises(fm.InputError, match=rf"SamplerConfig\.{field}="):
+    fm.SamplerConfig(**settings)
+
+
+@pytest.mark.parametrize(
+  ("field", "shape"),
+  [("length", (2,)), ("frozen", (4, L + 1)), ("open_gaps", (4, L))],
+)
+def test_wrong_start_is_named(field, shape):
+  start = mixed_start()
+  wrong = jnp.zeros(shape, getattr(start, field).dtype)
+  # The annotations of `Start` refuse it too, where they are checked.
+  with pytest.raises(Exception, match=rf"start\.{field} has shape"):
+    draw(jax.random.key(0), start._replace(**{field: wrong}))
+
+
+def test_wrong_number_of_keys():
+  with pytest.raises(fm.InputError, match="pass one key or 4 keys"):
+    draw(jax.random.split(jax.random.key(0), 3), mixed_start())
+
+
+@pytest.mark.parametrize(
+  "config",
+  [{}, dict(method="adaptive", window_scale=2.0, max_window=3)],
+  ids=["tau_leaping", "window"],
+)
+def test_row_depends_on_its_key_and_start_alone(config):
+  keys = jax.random.split(jax.random.key(1), 4)
+  start = mixed_start()
+  batch = draw(keys, start, **config)
+  some = jnp.array([3, 1])
+  assert_same(take(batch, some), draw(keys[some], take(start, some), **config))
+  mates = jnp.array([0, 2, 2, 0])
+  mixed = draw(
+    keys.at[1:].set(keys[:3]),
+    jax.tree.map(lambda a, b: a.at[1:].set(b[mates[1:]]), start, start),
+    **config,
+  )
+  assert_same(take(mixed, 0), take(batch, 0))
+  assert not np.array_equal(mixed.tokens[1:], batch.tokens[1:])
+
+
+def test_one_key_gives_each_row_its_own():
+  key, start = jax.random.key(2), fm.empty_start(4, L, VOCAB)
+  batch = draw(key, start)
+  assert_same(take(batch, slice(2)), draw(key, take(start, slice(2))))
+  assert len(np.unique(batch.tokens, axis=0)) > 1
+
+
+def test_legacy_keys():
+  start = mixed_start()
+  assert_same(draw(jax.random.key(3), start), draw(jax.random.PRNGKey(3), start))
+  legacy = jax.random.split(jax.random.PRNGKey(3), 4)
+  typed = jax.random.split(jax.random.key(3), 4)
+  assert_same(draw(typed, start), draw(legacy, start))
+
+
+def test_jit_inside_jit():
+  key, start = jax.random.key(4), mixed_start()
+  inside = jax.jit(lambda key, start: draw(key, start))(key, start)
+  assert_same(inside, draw(key, start))
+
+
+def reachable(state, new):
+  """Whether one step may lead from a state to another (digits; 3: mask)."""
+  if not new:
+    return not state
+  inserted = new[0] == "3" and reachable(state, new[1:])
+  kept = state and state[0] in ("3", new[0])
+  return inserted or (kept and reachable(state[1:], new[1:]))
+
+
+@pytest.mark.parametrize("method", sampler.METHODS)
+def test_trace(method):
+  start = take(mixed_start(), jnp.arange(32) % 4)
+  samples = draw(jax.random.key(5), start, trace=True, method=method)
+  assert_same(take(samples.trace, 0), (start.tokens, start.length))
+  assert_same(take(samples.trace, -1), (samples.tokens, samples.length))
+
+  inside = np.arange(L) < np.asarray(samples.trace.length)[..., None]
+  frames = np.asarray(samples.trace.tokens)
+  assert (frames[~inside] == VOCAB.pad).all()
+  assert not ((frames[-1] == VOCAB.mask) & inside[-1]).any()
+
+  # States of all rows over time, as digits.
+  states = [
+    ["".join(map(str, row[:n])) for row, n in zip(*frame, strict=True)]
+    for frame in zip(frames, inside.sum(axis=-1), strict=True)
+  ]
+  for before, after in itertools.pairwise(states):
+    assert all(map(reachable, before, after))
+  for frame in states:
+    assert all(text.startswith("01") for text in frame[1::4])
+    assert all(text[0] + text[-2:] == "202" for text in frame[2::4])
+  # What is inserted by the last step but one is there after the last.
+  assert (inside[-1] == inside[-2]).all()
+  assert samples.length.max() > 4
+
+
+def test_overflow_is_reported_and_keeps_what_fits():
+  start = mixed_start()
+  samples = draw(jax.random.key(6), start, hungry)
+  np.testing.assert_array_equal(samples.length, L)
+  assert samples.truncated.all()
+  np.testing.assert_array_equal(samples.tokens[1, :2], [0, 1])
+  full = fm.prompt_start([[0] * L] * 4, L, VOCAB)
+  closed = full._replace(open_gaps=jnp.zeros((4, L + 1), bool))
+  assert draw(jax.random.key(6), full, hungry).truncated.all()
+  assert not draw(jax.random.key(6), closed, hungry).truncated.any()
+
+
+LAW = np.array([0.5, 0.3, 0.2])
+
+
+def independent(tokens, length, t):
+  """Every token has `LAW`, every gap misses one token."""
+  B = tokens.shape[0]
+  logits = jnp.log(jnp.array([*LAW, 1.0, 0.0], jnp.float32))
+  return fm.Prediction(
+    jnp.broadcast_to(logits, (B, L, 5)), jnp.zeros((B, L + 1))
+  )
+
+
+@pytest.mark.parametrize(
+  ("config", "law"),
+  [
+    (dict(temperature=0), [1, 0, 0]),
+    (dict(temperature=0.5, top_p=0.7), np.array([25, 9, 0]) / 34),
+    (dict(method="adaptive", confidence="top_prob"), LAW),
+  ],
+  ids=["mode", "nucleus", "plain"],
+)
+def test_token_law(config, law):
+  # The logits favour the mask id itself, which no token may be.
+  start = fm.mask_start(2000, L, VOCAB)
+  samples = draw(jax.random.key(7), start, independent, steps=2, **config)
+  counts = np.bincount(np.ravel(samples.tokens), minlength=5)
+  keep = np.append(np.asarray(law) > 0, [False, False])
+  assert counts[~keep].sum() == 0
+  expected = counts.sum() * np.asarray(law)[keep[:3]]
+  assert scipy.stats.chisquare(counts[keep], expected).pvalue > 1e-3
+
+
+def test_temperature_leaves_the_lengths_alone():
+  start = fm.empty_start(64, L, VOCAB)
+  cold = draw(jax.random.key(8), start, independent, temperature=0)
+  warm = draw(jax.random.key(8), start, independent)
+  np.testing.assert_array_equal(cold.length, warm.length)
+  assert not np.array_equal(cold.tokens, warm.tokens)
+
+
+@functools.cache
+def tiny_model():
+  model = fm.DiT(
+    VOCAB, L, hidden_size=8, num_layers=1, num_heads=2, cond_size=4
+  )
+  start = mixed_start()
+  params = model.init(
+    jax.random.key(0), start.tokens, start.length, jnp.zeros(4)
+  )["params"]
+  return model, params
+
+
+def test_new_parameters_do_not_compile_again():
+  model, params = tiny_model()
+  key, start = jax.random.key(9), mixed_start()
+  first = draw(key, start, fm.denoiser(model, params))
+  compiled = sampler._sample._cache_size()
+  # Heads of a new model are zero: without noise, all tokens stay alike.
+  other = jax.tree.map(lambda x: x + 1.0, params)
+  second = draw(key, start, fm.denoiser(model, other))
+  assert sampler._sample._cache_size() == compiled
+  assert not np.array_equal(first.tokens, second.tokens)
+
+
+def test_no_exchange_with_the_host():
+  # A step that waited for the host could not be traced, or would call back.
+  denoiser, start = fm.denoiser(*tiny_model()), mixed_start()
+  for method in sampler.METHODS:
+    jaxpr = jax.make_jaxpr(
+      functools.partial(draw, start=start, denoiser=denoiser, method=method)
+    )(jax.random.key(0))
+    assert "scan[" in str(jaxpr) and "callback" not in str(jaxpr)

@@ -1,0 +1,338 @@
+"""With a perfect denoiser, the sampler's law is the data law.
+
+Exact posteriors of small laws (tests/exact.py) leave two sources of error: the
+noise of the sample, and the time step, whose bias is a constant over `steps`.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import flexmdm_jax as fm
+from flexmdm_jax.schedules import Cosine, Linear, Power, Sine
+from tests import exact
+from tests.exact import VOCAB, L
+
+LINEAR = fm.JointInterpolant(Linear(), Linear())
+
+# An interpolant, with alpha, alpha' and beta in float64.
+INTERPOLANTS = {
+  "linear": (LINEAR, lambda t: t, np.ones_like, lambda t: t),
+  "power": (
+    fm.JointInterpolant(Power(1.7), Power(2.89)),
+    lambda t: 1 - (1 - t) ** 1.7,
+    lambda t: 1.7 * (1 - t) ** 0.7,
+    lambda t: 1 - (1 - t) ** 2.89,
+  ),
+  "sine_cosine": (
+    fm.JointInterpolant(Sine(), Cosine()),
+    lambda t: np.sin(np.pi / 2 * t),
+    lambda t: np.pi / 2 * np.cos(np.pi / 2 * t),
+    lambda t: 1 - np.cos(np.pi / 2 * t),
+  ),
+}
+
+# Conditional laws: what is given, which gaps are open, and what every state on
+# the way must look like (3 is the mask).
+CONDITIONALS = {
+  "prompt": (
+    exact.Law(
+      {
+        ("01", (0, 1)): 0.2,
+        ("010", (0, 1)): 0.3,
+        ("01011", (0, 1)): 0.4,
+        ("010101", (0, 1)): 0.1,
+      }
+    ),
+    ("01", {2}),
+    "01.*",
+  ),
+  "infill": (
+    exact.Law(
+      {
+        ("011", (0, 1, 2)): 0.3,
+        ("00011", (0, 3, 4)): 0.3,
+        ("01111", (0, 3, 4)): 0.1,
+        ("001011", (0, 4, 5)): 0.3,
+      }
+    ),
+    ("011", {1}),
+    "0.*11",
+  ),
+  "holes": (
+    exact.Law(
+      {
+        ("221", (0, 1, 2)): 0.1,
+        ("02211", (1, 2, 4)): 0.3,
+        ("10221", (2, 3, 4)): 0.2,
+        ("12201", (1, 2, 4)): 0.2,
+        ("022101", (1, 2, 5)): 0.2,
+      }
+    ),
+    ("221", {0, 2}),
+    "[013]*22[013]*1",
+  ),
+  # One sequence holds the anchors in several places.
+  "anchors": (
+    exact.Law(
+      {
+        ("01", (0, 1)): 0.15,
+        ("0101", (0, 1)): 0.15,
+        ("0101", (0, 3)): 0.2,
+        ("1001", (1, 3)): 0.3,
+        ("011", (0, 2)): 0.2,
+      }
+    ),
+    ("01", {0, 1, 2}),
+    ".*0.*1.*",
+  ),
+}
+
+
+# Compiling takes most of the time; it is twice as fast at this level.
+@functools.partial(
+  jax.jit,
+  static_argnames=("interpolant", "config"),
+  compiler_options={"xla_backend_optimization_level": 1},
+)
+def draw(key, denoiser, start, interpolant, config):
+  return fm.sample(key, denoiser, start, interpolant, VOCAB, config, True)
+
+
+def draw_from(law, start, gap_law=False, interpolant=LINEAR, **config):
+  """Samples of a law's perfect denoiser, with their trace."""
+  denoiser = law.denoiser(interpolant.insertion, gap_law)
+  config = fm.SamplerConfig(**config)
+  return draw(jax.random.key(0), denoiser, start, interpolant, config)
+
+
+@functools.partial(jax.jit, static_argnames="interpolant")
+def all_rates(denoiser, tokens, length, t, interpolant):
+  prediction = denoiser(tokens, length, jnp.broadcast_to(t, length.shape))
+  return jax.vmap(fm.rates, in_axes=(0, 0, 0, None, None, None))(
+    prediction, tokens, length, t, interpolant, VOCAB
+  )
+
+
+def generator(law, rates):
+  """Off-diagonal rates between the law's states; every move must be to one."""
+  q = np.zeros((len(law.states), len(law.states)))
+  for i, state in enumerate(law.states):
+    for j, token in zip(*np.nonzero(rates.unmask[i]), strict=True):
+      target = (*state[:j], int(token), *state[j + 1 :])
+      q[i, law.index[target]] += rates.unmask[i, j, token]
+    for j in np.flatnonzero(rates.insert[i]):
+      target = (*state[:j], VOCAB.mask, *state[j:])
+      q[i, law.index[target]] += rates.insert[i, j]
+  return q
+
+
+def marginal(law, name, t):
+  """`p_t` in float64."""
+  _, alpha, derivative, beta = INTERPOLANTS[name]
+  x, weight = np.polynomial.legendre.leggauss(40)
+  u = t * (x + 1) / 2
+  kept = derivative(u) * (1 - beta(t)) / (1 - beta(u))
+  masked = t / 2 * np.sum(weight * kept)
+  return law.marginal(1 - alpha(t), masked, alpha(t) - masked)
+
+
+def forward_error(law, name, t, factor=1.0):
+  """Largest violation of d/dt p_t = p_t Q_t, insertion rates times `factor`."""
+  interpolant = INTERPOLANTS[name][0]
+  rates = all_rates(
+    law.denoiser(interpolant.insertion),
+    *exact.pack(law.states),
+    jnp.float32(t),
+    interpolant,
+  )
+  rates = rates._replace(insert=rates.insert * factor)
+  q = generator(law, jax.tree.map(np.asarray, rates))
+  p = marginal(law, name, t)
+  flow = p @ q - p * q.sum(axis=1)
+  step = 1e-4
+  change = marginal(law, name, t + step) - marginal(law, name, t - step)
+  return np.abs(flow - change / (2 * step)).max()
+
+
+def test_exit_rate_counts_masks_and_missing_tokens():
+  law, t = exact.PAPER, 0.3
+  denoiser = law.denoiser(Linear())
+  tokens, length = exact.pack(law.states)
+  rates = all_rates(denoiser, tokens, length, jnp.float32(t), LINEAR)
+  log_gaps = denoiser(tokens, length, jnp.full(len(length), t)).log_gaps
+  masks = (tokens == VOCAB.mask).sum(axis=1)
+  missing = np.where(
+    np.arange(L + 1) <= length[:, None], np.exp(log_gaps), 0
+  ).sum(axis=1)
+  np.testing.assert_allclose(
+    generator(law, jax.tree.map(np.asarray, rates)).sum(axis=1),
+    (masks + missing) / (1 - t),
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize("name", INTERPOLANTS)
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+def test_forward_equation(name, t):
+  # float32 rates of up to 40 have an error of 1e-6 of that.
+  assert forward_error(exact.PAPER, name, t) < 2e-5
+  assert forward_error(exact.PAPER, name, t, factor=1.1) > 1e-3
+
+
+@pytest.mark.parametrize("name", CONDITIONALS)
+def test_forward_equation_with_frozen_tokens(name):
+  law, _, _ = CONDITIONALS[name]
+  assert forward_error(law, "power", 0.5) < 2e-5
+
+
+def test_noised_states_follow_the_marginal():
+  num, t, name = 20_000, 0.6, "power"
+  law, interpolant = exact.PAPER, INTERPOLANTS["power"][0]
+  tokens, length = rows(law, num)
+
+  @jax.jit
+  @functools.partial(jax.vmap, in_axes=(0, 0, 0))
+  def state(key, tokens, length):
+    times = fm.draw_times(key, interpolant, L)
+    return fm.noise(tokens, length, *times, jnp.float32(t), VOCAB)
+
+  noised = state(jax.random.split(jax.random.key(0), num), tokens, length)
+  code = exact.encode(np.asarray(noised.tokens), np.asarray(noised.length))
+  counts = (code[:, None] == exact.encode(*exact.pack(law.states))).sum(axis=0)
+  expected = num * marginal(law, name, t)
+  assert counts.sum() == num
+  assert scipy.stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+def rows(law, num):
+  """(tokens, length) of `num` clean rows in proportion to the law."""
+  counts = [round(num * item.probability) for item in law.items]
+  assert sum(counts) == num
+  return exact.pack(
+    [
+      item.tokens
+      for item, n in zip(law.items, counts, strict=True)
+      for _ in range(n)
+    ]
+  )
+
+
+NUM = 4000
+EMPTY = fm.empty_start(NUM, L, VOCAB)
+# Inserting by the law of the missing tokens, on a grid that is finer at the
+# end, has a bias far below that of Poisson insertions.
+THINNED = dict(gap_law=True, time_exponent=2.0, steps=128)
+
+
+@pytest.mark.parametrize("method", ["tau_leaping", "euler", "adaptive"])
+def test_bias_vanishes_with_the_step(method):
+  # At 128 steps it is 0.043, 0.033, 0.042: nearly all of it insertions that
+  # a step makes twice.
+  coarse = draw_from(exact.PAPER, EMPTY, method=method, steps=8)
+  fine = draw_from(exact.PAPER, EMPTY, method=method, steps=128)
+  assert exact.PAPER.tv(fine) < 6 / 128 + exact.PAPER.floor(NUM)
+  assert exact.PAPER.tv(coarse) > 5 * exact.PAPER.tv(fine)
+
+
+@pytest.mark.parametrize(
+  "method",
+  [
+    dict(method="tau_leaping"),
+    dict(method="adaptive", confidence="margin"),
+    dict(method="adaptive", confidence="top_prob"),
+    dict(method="adaptive", confidence="entropy"),
+    dict(method="adaptive", confidence="position"),
+    dict(method="adaptive", window_scale=1.5, max_window=2),
+  ],
+  ids=["tau_leaping", "margin", "top_prob", "entropy", "position", "window"],
+)
+def test_every_order_samples_the_law(method):
+  samples = draw_from(exact.PAPER, EMPTY, **method, **THINNED)
+  assert exact.PAPER.tv(samples) < 2 / 128 + exact.PAPER.floor(NUM)
+  assert exact.PAPER.p_value(samples) > 1e-3
+
+
+@pytest.mark.parametrize("name", CONDITIONALS)
+def test_frozen_tokens(name):
+  law, (given, holes), pattern = CONDITIONALS[name]
+  start = general_start(given, holes)
+  samples = draw_from(law, start, method="adaptive", **THINNED)
+  assert law.tv(samples) < 2 / 128 + law.floor(NUM)
+  assert law.p_value(samples) > 1e-3
+  states = exact.texts(*map(np.asarray, samples.trace))
+  assert len(states) > 10
+  assert all(re.fullmatch(pattern, state) for state in states)
+
+
+def general_start(given, holes):
+  """`NUM` rows of frozen tokens, with the gaps in `holes` open."""
+  tokens, length = exact.pack([tuple(map(int, given))] * NUM)
+  return fm.Start(
+    tokens=jnp.asarray(tokens),
+    length=jnp.asarray(length),
+    frozen=jnp.asarray(tokens != VOCAB.pad),
+    open_gaps=jnp.broadcast_to(
+      jnp.isin(jnp.arange(L + 1), jnp.array(list(holes))), (NUM, L + 1)
+    ),
+  )
+
+
+def test_rows_may_fill_up():
+  law = exact.FULL
+  thinned = draw_from(law, EMPTY, method="tau_leaping", **THINNED)
+  assert law.tv(thinned) < 3 / 128 + law.floor(NUM)
+  assert law.p_value(thinned) > 1e-3
+  # Poisson insertions overshoot, less and less.
+  coarse, fine = (
+    draw_from(law, EMPTY, method="tau_leaping", steps=steps)
+    for steps in (8, 128)
+  )
+  assert law.tv(fine) < 8 / 128 + law.floor(NUM)
+  assert 0 < fine.truncated.mean() < 0.5 * coarse.truncated.mean()
+
+
+@pytest.mark.parametrize("method", ["tau_leaping", "adaptive"])
+def test_fixed_length_mdm(method):
+  samples = draw_from(
+    exact.FIXED,
+    fm.mask_start(NUM, L, VOCAB),
+    interpolant=fm.MDM(Linear()),
+    method=method,
+    steps=128,
+  )
+  assert (samples.length == L).all()
+  assert exact.FIXED.tv(samples) < 4 / 128 + exact.FIXED.floor(NUM)
+
+
+@pytest.mark.parametrize(
+  ("law", "interpolant", "expected"),
+  [
+    # By summation over all states; the entropy is 1.4964.
+    (exact.PAPER, LINEAR, 2.7403),
+    # Without insertions the bound of a perfect model is its entropy.
+    (exact.FIXED, fm.MDM(Linear()), 1.2799),
+  ],
+  ids=["flexmdm", "mdm"],
+)
+def test_bound_of_a_perfect_model(law, interpolant, expected):
+  num = 2000
+  denoiser = law.denoiser(interpolant.insertion, one_time=False)
+  bound = jax.jit(
+    lambda key, tokens, length: fm.log_likelihood_bound(
+      key, denoiser, tokens, length, interpolant, VOCAB, 256, kind="paper"
+    )
+  )(jax.random.key(0), *rows(law, num))
+  # The mix of sequences is fixed: only the noise within each counts.
+  groups = np.split(
+    np.asarray(bound),
+    np.cumsum([round(p * num) for p in law.outcomes.values()])[:-1],
+  )
+  error = np.sqrt(sum(len(g) * g.var(ddof=1) for g in groups)) / num
+  assert error < 0.01
+  assert abs(bound.mean() - expected) < 4 * error

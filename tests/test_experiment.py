@@ -1,0 +1,125 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments.configs import (
+  base,
+  brackets,
+  brackets_quickstart,
+  maze_41,
+  maze_quickstart,
+)
+from flexmdm_jax import schedules
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.experiment import Experiment, num_parameters
+
+CONFIGS = [maze_41, maze_quickstart, brackets, brackets_quickstart]
+
+
+def settings(module=brackets_quickstart, **changes):
+  config = module.get_config()
+  config.update(changes)
+  return config.to_dict()
+
+
+@pytest.mark.parametrize("module", CONFIGS, ids=lambda m: m.__name__)
+def test_every_method_of_every_config_builds(module):
+  methods = Experiment.from_config(settings(module)).task.methods
+  sizes = {}
+  for method in methods:
+    experiment = Experiment.from_config(settings(module, method=method))
+    sizes[method] = num_parameters(experiment.model)
+    json.dumps(experiment.config)
+  # Baselines have the same trunk; only the gap head is more.
+  trunk = min(sizes.values())
+  assert trunk < sizes["flexmdm"] < 1.1 * trunk
+  assert {n for m, n in sizes.items() if m != "flexmdm"} == {trunk}
+
+
+def test_a_baseline_is_the_fixed_length_special_case():
+  experiment = Experiment.from_config(settings(method="mdm"))
+  assert experiment.interpolant.insertion == schedules.Immediate()
+  assert experiment.interpolant.unmasking == schedules.Power(2.89)
+  assert experiment.model.gap_head is None
+
+
+def test_config_survives_json():
+  config = settings()
+  again = Experiment.from_config(json.loads(json.dumps(config)))
+  first = Experiment.from_config(config)
+  for name in ("interpolant", "model", "optimizer", "loop", "sampler"):
+    assert getattr(again, name) == getattr(first, name)
+
+
+def test_schedule_and_its_parameters_are_overridden_apart():
+  config = settings()
+  config["insertion"] = base.schedule("geometric", low=5.0, high=0.1).to_dict()
+  insertion = Experiment.from_config(config).interpolant.insertion
+  assert insertion == schedules.Geometric(5.0, 0.1)
+
+
+@pytest.mark.parametrize(
+  ("section", "key", "value", "message"),
+  [
+    ("data", "name", "text", "'text' is unknown"),
+    ("data", "kinds", 9, "kinds=9"),
+    ("model", "width", 3, "unknown setting 'width' of DiT"),
+    ("model", "num_heads", 5, "hidden_size=64"),
+    ("train", "ema_decay", 1.0, "ema_decay=1.0"),
+    ("sampler", "steps", 0, "steps=0"),
+    ("insertion", "exponent", -1.0, "must be a positive"),
+    ("unmasking", "low", 1.0, "takes the parameters"),
+  ],
+)
+def test_settings_that_do_not_fit_are_named(section, key, value, message):
+  config = settings()
+  config[section][key] = value
+  with pytest.raises(InputError, match=message):
+    Experiment.from_config(config)
+
+
+def test_missing_key_is_named():
+  config = settings()
+  del config["sampler"]
+  with pytest.raises(InputError, match="no key 'sampler'"):
+    Experiment.from_config(config)
+
+
+def test_directory_without_a_run_is_refused(tmp_path):
+  with pytest.raises(InputError, match="holds no run"):
+    Experiment.from_workdir(tmp_path)
+
+
+def test_pinned_baseline_has_two_ways_to_guess(tmp_path):
+  config = settings(maze_quickstart, method="mdm_pinned")
+  config["data"].update(folder=str(tmp_path), num_train=50, num_eval=5)
+  task = Experiment.from_config(config).task
+  source = task.records("test")
+  records = [source[i] for i in range(len(source))]
+  starts = {name: x.start(records) for name, x in task.variants().items()}
+  assert starts.keys() == {"law", "even"}
+  for start in starts.values():
+    np.testing.assert_array_equal(start.frozen.sum(1), [3] * len(records))
+    assert not start.open_gaps.any()
+  # Even positions are the same for all; those of the law are not.
+  assert (starts["even"].frozen == starts["even"].frozen[0]).all()
+  assert not (starts["law"].frozen == starts["law"].frozen[0]).all()
+
+
+def test_held_out_problems_are_not_trained_on(tmp_path):
+  config = settings(maze_quickstart)
+  config["data"].update(folder=str(tmp_path), num_train=500, num_eval=50)
+  task = Experiment.from_config(config).task
+
+  def problems(split):
+    return {
+      tuple(record["tokens"][record["subgoal_index"]].tolist())
+      for record in task.records(split)
+    }
+
+  train, test = problems("train"), problems("test")
+  assert len(train) == 500 and len(test) == 50
+  assert not train & test
+  assert dataclasses.asdict(task.vocab) == {"size": 51, "mask": 49, "pad": 50}

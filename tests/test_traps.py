@@ -1,0 +1,198 @@
+"""Each trap of the public code, and the check that it would fail.
+
+The checks run on ours and, where it is short, on the trap. Elsewhere:
+  6  unmasking times truncated in time: tests/test_schedules.py.
+  9  a sampler that waits for the host: tests/sampling/test_sampler.py,
+     test_no_exchange_with_the_host.
+  10 a resume that loses the EMA, the optimiser or its place in the data:
+     tests/training.
+  11 evaluation scripts that do not run: the tests of the binaries.
+"""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flexmdm_jax as fm
+from flexmdm_jax import schedules
+from flexmdm_jax.kernels.insert_unmask import insert_unmask
+from flexmdm_jax.sampling import choices
+from flexmdm_jax.schedules import Linear
+
+VOCAB = fm.Vocab(size=5, mask=3, pad=4)
+
+
+def test_1_a_row_that_overflows_keeps_what_fits():
+  def ours(tokens, length, insertions):
+    keep = jnp.full_like(tokens, -1)
+    return insert_unmask(tokens, length, keep, insertions, mask=3, pad=4)
+
+  def trap(tokens, length, insertions):
+    fits = length + insertions.sum(axis=1) <= tokens.shape[1]
+    return ours(tokens, length, insertions * fits[:, None])
+
+  def right(insert):
+    tokens = jnp.array([[0, 1, 2, 4, 4], [0, 1, 2, 4, 4]])
+    insertions = jnp.array([[3, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0]])
+    tokens, length, truncated = insert(
+      tokens, jnp.array([3, 3], jnp.int32), insertions
+    )
+    return (
+      tokens.tolist() == [[3, 3, 0, 1, 2], [3, 0, 1, 2, 3]]
+      and length.tolist() == [5, 5]
+      and truncated.tolist() == [True, False]
+    )
+
+  assert right(ours)
+  assert not right(trap)
+
+
+def left_for_the_last_step(unmasking, steps, method):
+  """Share of masks that no step but the last reveals."""
+  B, L = 64, 32
+
+  def denoiser(tokens, length, t):
+    return fm.Prediction(jnp.zeros((B, L, 5)), jnp.zeros((B, L + 1)))
+
+  samples = fm.sample(
+    jax.random.key(0),
+    denoiser,
+    fm.mask_start(B, L, VOCAB),
+    fm.MDM(unmasking),
+    VOCAB,
+    fm.SamplerConfig(steps, method),
+    trace=True,
+  )
+  assert not (samples.tokens == VOCAB.mask).any()
+  return (samples.trace.tokens[-2] == VOCAB.mask).mean()
+
+
+def is_share(share, expected, num=64 * 32):
+  """Within 4 standard errors."""
+  return abs(share - expected) < 4 * (expected * (1 - expected) / num) ** 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class NoHazard(Linear):
+  """Trap 2: reveals each mask with probability dt, not h(t) dt."""
+
+  def jump(self, s, u):
+    return u - s
+
+
+@dataclasses.dataclass(frozen=True)
+class OneEvent(Linear):
+  """Trap 4: reveals a mask if it has exactly one Poisson event."""
+
+  def jump(self, s, u):
+    mean = self.integrated_hazard(s, u)
+    return mean * jnp.exp(-mean)
+
+
+def test_2_adaptive_reveals_as_many_as_the_hazard_says():
+  ours = left_for_the_last_step(Linear(), 16, "adaptive")
+  trap = left_for_the_last_step(NoHazard(), 16, "adaptive")
+  assert is_share(ours, 1 / 16)
+  assert trap > 0.3 and not is_share(trap, 1 / 16)
+
+
+def test_4_a_step_reveals_what_does_not_survive_it():
+  ours = left_for_the_last_step(Linear(), 128, "tau_leaping")
+  trap = left_for_the_last_step(OneEvent(), 128, "tau_leaping")
+  assert is_share(ours, 1 / 128)
+  assert is_share(trap, 0.07, num=500) and not is_share(trap, 1 / 128)
+
+
+def test_3_confidence_is_of_probabilities():
+  # A second softmax flattens the first row by more than the second.
+  logits = jnp.log(jnp.array([[0.5, 0.5, 0.0], [0.48, 0.26, 0.26]]))
+
+  def first(score):
+    return int(jnp.argmax(score))
+
+  assert first(choices.confidence("top_prob", logits)) == 0
+  assert first(choices.confidence("top_prob", jax.nn.softmax(logits))) == 1
+
+  # The sampler ranks by the same: of two masks, the first is always revealed
+  # before the second.
+  def denoiser(tokens, length, t):
+    rows = jnp.pad(logits, ((0, 0), (0, 2)), constant_values=-jnp.inf)
+    return fm.Prediction(
+      jnp.broadcast_to(rows, (256, 2, 5)), jnp.zeros((256, 3))
+    )
+
+  samples = fm.sample(
+    jax.random.key(0),
+    denoiser,
+    fm.mask_start(256, 2, VOCAB),
+    fm.MDM(Linear()),
+    VOCAB,
+    fm.SamplerConfig(4, "adaptive", "top_prob"),
+    trace=True,
+  )
+  masked = np.asarray(samples.trace.tokens == VOCAB.mask)
+  assert (masked.sum(axis=-1) == 1).any()
+  assert not (masked[..., 0] & ~masked[..., 1]).any()
+
+
+def test_5_no_more_is_revealed_than_is_masked():
+  masked = jnp.array([False, True, False, True])
+  score = jnp.array([0.9, 0.3, 0.8, 0.1])
+
+  def ours(count):
+    return choices.most_confident(masked, score, jnp.int32(count), jnp.int32(4))
+
+  def trap(count):
+    score_of_masks = jnp.where(masked, score, -jnp.inf)
+    _, top = jax.lax.top_k(score_of_masks, count)
+    return jnp.zeros(4, bool).at[top].set(True)
+
+  def right(choose):
+    return not any((choose(count) & ~masked).any() for count in (1, 2, 3))
+
+  assert right(ours)
+  assert not right(trap)
+
+
+@pytest.mark.parametrize("name", schedules._BY_NAME)
+def test_7_the_schedules_are_stored_with_the_model(name):
+  cls = schedules._BY_NAME[name]
+  values = [f.default for f in dataclasses.fields(cls)]
+  schedule = cls(*[8.0 / (i + 1) for i, _ in enumerate(values)])
+  for interpolant in (
+    fm.JointInterpolant(schedule, Linear()),
+    fm.JointInterpolant(Linear(), schedule),
+  ):
+    stored = json.loads(json.dumps(interpolant.to_config()))
+    assert fm.JointInterpolant.from_config(stored) == interpolant
+    if name != "linear":
+      assert interpolant != fm.JointInterpolant(Linear(), Linear())
+
+
+def test_8_a_new_gap_head_expects_about_one_token():
+  def expected_tokens(gap_head):
+    model = fm.DiT(
+      VOCAB,
+      max_length=1024,
+      hidden_size=16,
+      num_layers=1,
+      num_heads=2,
+      cond_size=4,
+      gap_head=gap_head,
+    )
+    state = jnp.zeros((1, 4), jnp.int32), jnp.array([4], jnp.int32)
+    t = jnp.array([0.5])
+    prediction, _ = model.init_with_output(jax.random.key(0), *state, t)
+    return np.exp(prediction.log_gaps)
+
+  def sane(gaps):
+    return gaps.max() < 1
+
+  ours, trap = expected_tokens("log_rate"), expected_tokens("softplus")
+  assert sane(ours) and not sane(trap)
+  np.testing.assert_allclose(ours, np.exp(-1), rtol=0.3)
+  np.testing.assert_allclose(trap, 1024 * np.log(2), rtol=0.3)
