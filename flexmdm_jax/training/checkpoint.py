@@ -9,7 +9,6 @@ import logging
 import pathlib
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -37,7 +36,7 @@ class Checkpointer:
       item_names=("state", "data", "meta"),
       item_handlers={
         "state": ocp.StandardCheckpointHandler(),
-        "data": grain.checkpoint.CheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler(),
         "meta": ocp.JsonCheckpointHandler(),
       },
     )
@@ -56,10 +55,8 @@ class Checkpointer:
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state),
-          data=grain.checkpoint.CheckpointSave(data),
-          meta=ocp.args.JsonSave(
-            {**meta, "process_count": jax.process_count()}
-          ),
+          data=ocp.args.JsonSave(data.get_state()),
+          meta=ocp.args.JsonSave(meta),
         ),
       )
 
@@ -71,7 +68,7 @@ class Checkpointer:
   def restore(self, abstract_state: TrainState, data: Any) -> TrainState | None:
     """Restores the newest checkpoint that can be read.
 
-    A damaged one is moved aside, to `damaged-STEP`, with a warning.
+    A damaged one is moved to `damaged_checkpoints`, with a warning.
 
     Args:
       abstract_state: shapes, types and shardings to restore onto.
@@ -90,8 +87,7 @@ class Checkpointer:
           step,
           args=ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state),
-            data=grain.checkpoint.CheckpointRestore(data),
-            meta=ocp.args.JsonRestore(),
+            data=ocp.args.JsonRestore(),
           ),
         )
         if int(restored.state.step) != step:
@@ -99,13 +95,7 @@ class Checkpointer:
       except Exception as error:  # whatever a damaged file makes Orbax raise
         damaged.append(self._move_aside(step, error))
         continue
-      processes = restored.meta["process_count"]
-      if processes != jax.process_count():
-        raise InputError(
-          f"{self.folder} was written by {processes} processes, and a position"
-          f" in the data is theirs: resume with {processes}, not"
-          f" {jax.process_count()}."
-        )
+      data.set_state(restored.data)
       return restored.state
     if damaged:
       raise InputError(
