@@ -62,11 +62,12 @@ class Experiment:
     config = json.loads(json.dumps(config))
     try:
       task = make_task(config["method"], config["data"])
-      unmasking = _schedule(config["unmasking"])
       interpolant = (
-        JointInterpolant(_schedule(config["insertion"]), unmasking)
+        JointInterpolant(
+          _schedule(config["insertion"]), _schedule(config["unmasking"])
+        )
         if task.grows
-        else MDM(unmasking)
+        else MDM(_schedule(config["mdm_unmasking"]))
       )
       model = dict(config["model"])
       if not task.grows:

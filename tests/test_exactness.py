@@ -16,7 +16,7 @@ import scipy.stats
 import flexmdm_jax as fm
 from flexmdm_jax.schedules import Cosine, Linear, Power, Sine
 from tests import exact
-from tests.exact import VOCAB, L
+from tests.exact import VOCAB, L, quick_jit
 
 LINEAR = fm.JointInterpolant(Linear(), Linear())
 
@@ -94,12 +94,7 @@ CONDITIONALS = {
 }
 
 
-# Compiling takes most of the time; it is twice as fast at this level.
-@functools.partial(
-  jax.jit,
-  static_argnames=("interpolant", "config"),
-  compiler_options={"xla_backend_optimization_level": 1},
-)
+@functools.partial(quick_jit, static_argnames=("interpolant", "config"))
 def draw(key, denoiser, start, interpolant, config):
   return fm.sample(key, denoiser, start, interpolant, VOCAB, config, True)
 

@@ -41,7 +41,7 @@ def test_every_method_of_every_config_builds(module):
 def test_a_baseline_is_the_fixed_length_special_case():
   experiment = Experiment.from_config(settings(method="mdm"))
   assert experiment.interpolant.insertion == schedules.Immediate()
-  assert experiment.interpolant.unmasking == schedules.Power(2.89)
+  assert experiment.interpolant.unmasking == schedules.Linear()
   assert experiment.model.gap_head is None
 
 

@@ -16,6 +16,8 @@ def get_config() -> config_dict.ConfigDict:
     data=dict(folder="~/.cache/flexmdm_jax"),
     insertion=schedule("power", exponent=1.7),
     unmasking=schedule("power", exponent=2.89),
+    # A fixed-length baseline's, whose tokens are all inserted at time 0.
+    mdm_unmasking=schedule("linear"),
     model=dict(
       hidden_size=768,
       num_layers=12,

@@ -76,10 +76,15 @@ def contend(
     sampling_steps: numbers of network calls to score.
     overwrite: move a run with another config aside.
     batch_size: problems sampled at once.
+
+  Raises:
+    SystemExit: a SIGTERM stopped the training; its state is saved.
   """
   begin = time.perf_counter()
   experiment = Experiment.from_config({**config, "method": method})
-  experiment.train(workdir, overwrite=overwrite)
+  last = experiment.train(workdir, overwrite=overwrite)
+  if last["step"] < experiment.loop.num_steps:
+    raise SystemExit(0)  # SIGTERM: saved, and half a training has no score
   _, denoiser = experiment.restore(workdir)
   source = experiment.task.records("test")
   records = [source[i] for i in range(min(num, len(source)))]

@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 def draw_tokens(
   key: Key[Array, ""],
   logits: Float[Array, "L V"],
-  temperature: float,
-  top_p: float,
+  temperature: float | int,
+  top_p: float | int,
 ) -> Int[Array, " L"]:
   """Draws a token at each position.
 
@@ -33,7 +33,9 @@ def draw_tokens(
   return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
 
 
-def nucleus(logits: Float[Array, "*b V"], top_p: float) -> Float[Array, "*b V"]:
+def nucleus(
+  logits: Float[Array, "*b V"], top_p: float | int
+) -> Float[Array, "*b V"]:
   """Logits with all but the nucleus of probability `top_p` at -inf.
 
   A token stays if the tokens that are more probable do not reach `top_p`

@@ -5,8 +5,10 @@ sums), the position in the data and the run's config. They are written in the
 background and appear under their final name only when complete.
 """
 
+import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -50,7 +52,7 @@ class Checkpointer:
     step = int(state.step)
     if step == self._manager.latest_step():
       return
-    with _clear_disk_errors(self.folder):
+    with clear_disk_errors(self.folder):
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -59,11 +61,6 @@ class Checkpointer:
           meta=ocp.args.JsonSave(meta),
         ),
       )
-
-  def wait(self) -> None:
-    """Returns once every save is complete; raises as `save` does."""
-    with _clear_disk_errors(self.folder):
-      self._manager.wait_until_finished()
 
   def restore(self, abstract_state: TrainState, data: Any) -> TrainState | None:
     """Restores the newest checkpoint that can be read.
@@ -120,8 +117,9 @@ class Checkpointer:
     return str(aside)
 
   def close(self) -> None:
-    """Waits, then releases the directory."""
-    self._manager.close()
+    """Returns once every save is complete; raises as `save` does."""
+    with clear_disk_errors(self.folder):
+      self._manager.close()
 
 
 def restore_ema(workdir: pathlib.Path, abstract_params: Any) -> tuple[int, Any]:
@@ -165,30 +163,32 @@ def restore_ema(workdir: pathlib.Path, abstract_params: Any) -> tuple[int, Any]:
   )
 
 
-class _clear_disk_errors:  # noqa: N801 (used as a function)
-  """Turns what a full or forbidden disk makes Orbax raise into one line."""
-
-  def __init__(self, folder):
-    self.folder = folder
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, traceback):
-    if error is None:
-      return
+@contextlib.contextmanager
+def clear_disk_errors(folder: pathlib.Path) -> Iterator[None]:
+  """Makes one InputError of whatever a full or forbidden disk raises."""
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:
     text = str(error).lower()
-    for sign, fix in (
-      ("no space left", "free some space"),
-      ("resource_exhausted", "free some space"),
-      ("quota exceeded", "free some space"),
-      ("permission denied", "make it writable"),
-    ):
+    for sign, fix in _DISK_ERRORS.items():
       if sign in text:
         raise InputError(
-          f"cannot write checkpoints to {self.folder} ({sign}): {fix} and run"
-          " the command again; it resumes from the last complete checkpoint."
+          f"cannot write to {folder} ({sign}): {fix} and run the command"
+          " again; it resumes from the last complete checkpoint."
         ) from error
+    raise
+
+
+# What the operating system and Orbax's storage layer say, and the remedy.
+_DISK_ERRORS = {
+  "no space left": "free some space",
+  "resource_exhausted": "free some space",
+  "quota exceeded": "free some space",
+  "permission denied": "make it writable",
+  "read-only file system": "make it writable",
+}
 
 
 def first_line(error: Exception) -> str:

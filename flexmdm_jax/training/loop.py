@@ -14,7 +14,11 @@ from typing import Any
 import jax
 
 from flexmdm_jax.errors import DivergedError, InputError
-from flexmdm_jax.training.checkpoint import Checkpointer, state_bytes
+from flexmdm_jax.training.checkpoint import (
+  Checkpointer,
+  clear_disk_errors,
+  state_bytes,
+)
 from flexmdm_jax.training.metrics import MetricsWriter, Progress, read_metrics
 from flexmdm_jax.training.step import TrainState, TrainStep
 
@@ -91,25 +95,23 @@ def train(
   require_room(workdir, needed)
   data = make_data()
 
-  checkpointer = Checkpointer(workdir, loop.keep)
-  state = checkpointer.restore(train_step.abstract_state, data)
-  if state is None:
-    state = train_step.init(jax.random.key(loop.seed))
-  else:
-    logging.info("resuming from step %d", int(state.step))
-  first = int(state.step)
-  writer = MetricsWriter(workdir, first)
-  bar = Progress(loop.num_steps, first, progress)
-  try:
+  with clear_disk_errors(workdir), contextlib.ExitStack() as stack:
+    checkpointer = Checkpointer(workdir, loop.keep)
+    stack.callback(checkpointer.close)
+    state = checkpointer.restore(train_step.abstract_state, data)
+    if state is None:
+      state = train_step.init(jax.random.key(loop.seed))
+    else:
+      logging.info("resuming from step %d", int(state.step))
+    first = int(state.step)
+    writer = MetricsWriter(workdir, first)
+    stack.callback(writer.close)
+    bar = Progress(loop.num_steps, first, progress)
+    stack.callback(bar.close)
     with sigterm() as stop:
       step = _run(
         train_step, data, state, loop, config, checkpointer, writer, bar, stop
       )
-    checkpointer.wait()
-  finally:
-    bar.close()
-    writer.close()
-    checkpointer.close()
   lines = read_metrics(workdir)
   return {**(lines[-1] if lines else {}), "step": step}
 

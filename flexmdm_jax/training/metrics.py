@@ -1,12 +1,16 @@
 """Where metrics go: a JSONL file, TensorBoard and a progress bar."""
 
+import contextlib
 import json
+import os
 import pathlib
 import sys
 import time
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 
@@ -30,8 +34,14 @@ class MetricsWriter:
     new.write_text(text)
     new.replace(path)
     self._file = path.open("a", buffering=1)
-    self._board = SummaryWriter(
-      str(pathlib.Path(workdir) / "tensorboard"), purge_step=step + 1
+    board = pathlib.Path(workdir) / "tensorboard"
+    board.mkdir(exist_ok=True)
+    # The library's writer without its thread: a full disk is noticed here,
+    # where the run can stop in order.
+    self._board = EventsWriter(str(board / "events"), f".{os.getpid()}")
+    # TensorBoard drops what earlier files have from this step on.
+    self._event(
+      step + 1, session_log=SessionLog(status=SessionLog.SessionStatus.START)
     )
 
   def write(self, step: int, values: dict[str, float]) -> None:
@@ -39,13 +49,19 @@ class MetricsWriter:
     if self._active:
       self._file.write(json.dumps({"step": step, **values}) + "\n")
       for name, value in values.items():
-        self._board.add_scalar(name, value, step)
+        self._event(step, summary=summary.scalar(name, value))
+      self._board.flush()
+
+  def _event(self, step: int, **content) -> None:
+    self._board.write_event(Event(wall_time=time.time(), step=step, **content))
 
   def close(self) -> None:
-    """Flushes both."""
+    """Closes both files; every line is written already."""
     if self._active:
-      self._file.close()
-      self._board.close()
+      with contextlib.suppress(OSError):  # of a full disk: told by `write`
+        self._file.close()
+      with contextlib.suppress(OSError):
+        self._board.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:

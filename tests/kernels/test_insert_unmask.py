@@ -22,7 +22,9 @@ each_implementation = pytest.mark.parametrize(
 @functools.partial(jax.jit, static_argnames="implementation")
 def run(tokens, length, revealed, insertions, implementation):
   return insert_unmask(
-    *(jnp.asarray(x, jnp.int32) for x in (tokens, length, revealed, insertions)),
+    *(
+      jnp.asarray(x, jnp.int32) for x in (tokens, length, revealed, insertions)
+    ),
     mask=MASK,
     pad=PAD,
     implementation=implementation,

@@ -135,9 +135,7 @@ def test_most_confident_as_in_a_sort(masked, score, count, window):
 
 def test_poisson_insertions():
   mean = 1.3
-  draws = choices.poisson_insertions(
-    jax.random.key(2), jnp.full(NUM, mean)
-  )
+  draws = choices.poisson_insertions(jax.random.key(2), jnp.full(NUM, mean))
   law = scipy.stats.poisson(mean).pmf(np.arange(30))
   assert chi_square(draws, law) > 1e-3
   extreme = choices.poisson_insertions(
