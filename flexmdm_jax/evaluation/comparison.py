@@ -114,7 +114,7 @@ def draw(folder: pathlib.Path, contenders: Mapping[str, Contender]) -> None:
       go.
     contenders: scored on the same problems; the first inserts.
   """
-  from flexmdm_jax.evaluation import plots  # matplotlib is an extra
+  from flexmdm_jax.evaluation import maze_plots, plots  # matplotlib: an extra
 
   first = next(iter(contenders.values()))
   records = first.records
@@ -137,7 +137,7 @@ def draw(folder: pathlib.Path, contenders: Mapping[str, Contender]) -> None:
     },
     trials=len(records),
   )
-  plots.plot_mazes(
+  maze_plots.plot_mazes(
     folder / "mazes.png",
     ~first.experiment.task.maze.grid,
     [

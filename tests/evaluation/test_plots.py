@@ -8,7 +8,7 @@ import pytest
 from matplotlib import image
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import plots
+from flexmdm_jax.evaluation import maze_plots, plots
 
 # 0 1 2
 # 3 # 5
@@ -168,14 +168,14 @@ def test_plot_success_rejects(tmp_path, results, trials, message):
   ],
 )
 def test_path_faults(path, verdict):
-  faults = plots.path_faults(GRID, [0, 2, 8], path)
+  faults = maze_plots.path_faults(GRID, [0, 2, 8], path)
   assert str(faults) == verdict
   assert faults.solved == verdict.startswith("solved")
   assert len(faults.legal) == max(0, len(faults.cells) - 1)
 
 
 def test_moves_into_walls_and_across_junk_are_illegal():
-  faults = plots.path_faults(GRID, [], [0, 1, 4, 5, 99, 8, 7])
+  faults = maze_plots.path_faults(GRID, [], [0, 1, 4, 5, 99, 8, 7])
   np.testing.assert_array_equal(faults.legal, [True, False, False, False, True])
   np.testing.assert_array_equal(faults.in_wall, [0, 0, 1, 0, 0, 0])
 
@@ -183,8 +183,8 @@ def test_moves_into_walls_and_across_junk_are_illegal():
 def test_plot_mazes_draws_faults_and_only_them_in_red(tmp_path):
   good, bad = tmp_path / "good.png", tmp_path / "bad.png"
   truth = [0, 1, 2, 5, 8]
-  plots.plot_mazes(good, GRID, [([0, 8], truth, {"FlexMDM": truth})])
-  plots.plot_mazes(bad, GRID, [([0, 8], truth, {"FlexMDM": [0, 8]})])
+  maze_plots.plot_mazes(good, GRID, [([0, 8], truth, {"FlexMDM": truth})])
+  maze_plots.plot_mazes(bad, GRID, [([0, 8], truth, {"FlexMDM": [0, 8]})])
   assert not has_colour(good, "#d4003c")
   assert has_colour(bad, "#d4003c")
   # Two panels of 2.3 inches, three margins; title, caption and colour bar.
@@ -201,12 +201,12 @@ def test_plot_mazes_survives_junk(tmp_path, junk):
     ([0, 8], [0, 1, 2, 5, 8], {"FlexMDM": junk, "MDM": [0, 3]}),
     ([2, 77], [2], {"MDM": junk}),
   ]
-  plots.plot_mazes(path, GRID[:, :2].repeat(2, axis=1), problems)
+  maze_plots.plot_mazes(path, GRID[:, :2].repeat(2, axis=1), problems)
   assert read_png(path).size
 
 
 def test_plot_mazes_rejects(tmp_path):
   with pytest.raises(InputError, match="at least one problem"):
-    plots.plot_mazes(tmp_path / "x.png", GRID, [])
+    maze_plots.plot_mazes(tmp_path / "x.png", GRID, [])
   with pytest.raises(InputError, match="matrix"):
-    plots.plot_mazes(tmp_path / "x.png", GRID[0], [([0], [0], {})])
+    maze_plots.plot_mazes(tmp_path / "x.png", GRID[0], [([0], [0], {})])

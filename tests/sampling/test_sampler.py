@@ -134,9 +134,8 @@ def test_one_key_gives_each_row_its_own():
 
 def test_legacy_keys():
   start = mixed_start()
-  assert_same(
-    draw(jax.random.key(3), start), draw(jax.random.PRNGKey(3), start)
-  )
+  old, new = jax.random.PRNGKey(3), jax.random.key(3)
+  assert_same(draw(old, start), draw(new, start))
   old, new = jax.random.split(old, 4), jax.random.split(new, 4)
   assert_same(draw(old, start), draw(new, start))
 
