@@ -5,8 +5,8 @@
 
 K counts the start and the goal. `make maze_41` trains FlexMDM and both
 baselines for K = 2, 7 and 12, with room for 192, 768 and 1152 tokens, and
-scores 1,000 held-out problems of each. Hardware: one 80 GB GPU. The paper: FlexMDM 92.3 / 90.4 / 90.0 %, its MDM
-68.4 / 29.3 / 24.2 % at K = 2 / 7 / 12.
+scores 1,000 held-out problems of each. Hardware: one 80 GB GPU. The paper, at
+K = 2 / 7 / 12: FlexMDM 92.3 / 90.4 / 90.0 %, MDM 68.4 / 29.3 / 24.2 %.
 """
 
 from experiments.configs import base
