@@ -14,7 +14,6 @@ import time
 import jax
 import jax.numpy as jnp
 from absl import flags
-from flexmdm_jax.kernels.insert_unmask import insert_unmask
 
 from experiments import cli
 from flexmdm_jax import schedules
@@ -22,6 +21,7 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import output
 from flexmdm_jax.experiment import num_parameters
 from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.kernels.insert_unmask import insert_unmask
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.sampling.sampler import SamplerConfig, sample
