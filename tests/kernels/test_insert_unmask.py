@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexmdm_jax.kernels.insert_unmask import api, insert_unmask
+from flexmdm_jax.kernels import insert_unmask as kernel
 
 MASK, PAD = 8, 9
 B, L = 4, 5
 
 each_implementation = pytest.mark.parametrize(
-  "implementation", [None, *api._IMPLEMENTATIONS]
+  "implementation", [None, *kernel.api._IMPLEMENTATIONS]
 )
 
 
 @functools.partial(jax.jit, static_argnames="implementation")
 def run(tokens, length, revealed, insertions, implementation):
-  return insert_unmask(
+  return kernel.insert_unmask(
     *(
       jnp.asarray(x, jnp.int32) for x in (tokens, length, revealed, insertions)
     ),
@@ -134,9 +134,9 @@ ARGUMENTS = {
 )
 def test_wrong_argument_is_named(name, value, message):
   with pytest.raises(ValueError, match=message):
-    insert_unmask(**{**ARGUMENTS, name: value}, mask=MASK, pad=PAD)
+    kernel.insert_unmask(**{**ARGUMENTS, name: value}, mask=MASK, pad=PAD)
 
 
 def test_unknown_implementation_is_named():
   with pytest.raises(ValueError, match="implementation='fast' is unknown"):
-    insert_unmask(**ARGUMENTS, mask=MASK, pad=PAD, implementation="fast")
+    kernel.insert_unmask(**ARGUMENTS, mask=MASK, pad=PAD, implementation="fast")

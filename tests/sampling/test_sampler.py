@@ -115,10 +115,10 @@ def test_row_depends_on_its_key_and_start_alone(config):
   batch = draw(keys, start, **config)
   some = jnp.array([3, 1])
   assert_same(take(batch, some), draw(keys[some], take(start, some), **config))
-  mates = jnp.array([0, 2, 2, 0])
+  # Row 0 again, with other mates under other keys.
   mixed = draw(
-    keys.at[1:].set(keys[:3]),
-    jax.tree.map(lambda a, b: a.at[1:].set(b[mates[1:]]), start, start),
+    keys[jnp.array([0, 0, 1, 2])],
+    take(start, jnp.array([0, 2, 2, 0])),
     **config,
   )
   assert_same(take(mixed, 0), take(batch, 0))
