@@ -7,6 +7,7 @@ returns a JSON-ready dict.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flexmdm_jax.data import brackets
@@ -112,8 +113,8 @@ def likelihood(experiment, denoiser, records, key, *, num_times, **_):
   bound = log_likelihood_bound(
     key,
     denoiser,
-    np.stack([row["tokens"] for row in rows]),
-    np.stack([row["length"] for row in rows]),
+    jnp.stack([row["tokens"] for row in rows]),
+    jnp.stack([row["length"] for row in rows]),
     experiment.interpolant,
     task.vocab,
     num_times,

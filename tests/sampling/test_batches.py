@@ -1,0 +1,39 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flexmdm_jax as fm
+from flexmdm_jax.sampling.sampler import sample_in_batches
+from flexmdm_jax.schedules import Linear
+
+L = 6
+VOCAB = fm.Vocab(size=5, mask=3, pad=4)
+LINEAR = fm.JointInterpolant(Linear(), Linear())
+
+
+def uniform(tokens, length, t):
+  """Knows nothing: every token is as likely, every gap misses one."""
+  B = tokens.shape[0]
+  return fm.Prediction(jnp.zeros((B, L, VOCAB.size)), jnp.zeros((B, L + 1)))
+
+
+def test_batches_change_nothing():
+  start = fm.prompt_start([[0], [1, 1], [], [2], [0, 0]], L, VOCAB)
+  arguments = (uniform, start, LINEAR, VOCAB, fm.SamplerConfig(steps=4))
+  key = jax.random.key(0)
+  whole = fm.sample(key, *arguments)
+  for batch_size in (2, 5, 9):
+    parts = sample_in_batches(key, *arguments, batch_size)
+    np.testing.assert_array_equal(parts.tokens, whole.tokens)
+    np.testing.assert_array_equal(parts.length, whole.length)
+    np.testing.assert_array_equal(parts.truncated, whole.truncated)
+
+
+def test_batch_size_below_one_is_refused():
+  start = fm.empty_start(2, L, VOCAB)
+  config = fm.SamplerConfig(steps=1)
+  with pytest.raises(fm.InputError, match="batch_size=0"):
+    sample_in_batches(
+      jax.random.key(0), uniform, start, LINEAR, VOCAB, config, 0
+    )
