@@ -227,6 +227,8 @@ def texts(tokens, length):
 
 # The law on which the bounds of the paper were worked out, entropy 1.4964.
 PAPER = Law({"": 0.1, "0": 0.2, "00": 0.1, "010": 0.35, "1101": 0.25})
+# With three tokens, the kinds of confidence rank masks differently.
+THREE = Law({"": 0.1, "2": 0.15, "021": 0.3, "1200": 0.25, "0112": 0.2})
 # Most rows end with no room left.
 FULL = Law({"": 0.1, "1": 0.1, "010": 0.1, "011010": 0.4, "110001": 0.3})
 # The fixed-length law of an MDM: padding, here 4, is a token like any other.

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +37,14 @@ def hungry(tokens, length, t):
 
 
 def mixed_start():
-  """Unconditional, prompt, infilling and anchors in one batch."""
+  """Unconditional, prompt, infilling, anchors and two holes in one batch."""
+  holes = jnp.array([[False, True, False, True, False, False, False]])
   starts = [
     fm.empty_start(1, L, VOCAB),
     fm.prompt_start([[0, 1]], L, VOCAB),
     fm.infill_start([[2]], [[0, 2]], L, VOCAB),
     fm.anchor_start([[1, 1]], L, VOCAB),
+    fm.prompt_start([[2, 0, 0, 1]], L, VOCAB)._replace(open_gaps=holes),
   ]
   return jax.tree.map(lambda *rows: jnp.concatenate(rows), *starts)
 
@@ -90,7 +93,7 @@ def test_wrong_setting_is_named(field, value, method):
 
 @pytest.mark.parametrize(
   ("field", "shape"),
-  [("length", (2,)), ("frozen", (4, L + 1)), ("open_gaps", (4, L))],
+  [("length", (2,)), ("frozen", (5, L + 1)), ("open_gaps", (5, L))],
 )
 def test_wrong_start_is_named(field, shape):
   start = mixed_start()
@@ -100,7 +103,7 @@ def test_wrong_start_is_named(field, shape):
 
 
 def test_wrong_number_of_keys():
-  with pytest.raises(fm.InputError, match="pass one key or 4 keys"):
+  with pytest.raises(fm.InputError, match="pass one key or 5 keys"):
     draw(jax.random.split(jax.random.key(0), 3), mixed_start())
 
 
@@ -110,15 +113,15 @@ def test_wrong_number_of_keys():
   ids=["tau_leaping", "window"],
 )
 def test_row_depends_on_its_key_and_start_alone(config):
-  keys = jax.random.split(jax.random.key(1), 4)
+  keys = jax.random.split(jax.random.key(1), 5)
   start = mixed_start()
   batch = draw(keys, start, **config)
   some = jnp.array([3, 1])
   assert_same(take(batch, some), draw(keys[some], take(start, some), **config))
   # Row 0 again, with other mates under other keys.
   mixed = draw(
-    keys[jnp.array([0, 0, 1, 2])],
-    take(start, jnp.array([0, 2, 2, 0])),
+    keys[jnp.array([0, 0, 1, 2, 3])],
+    take(start, jnp.array([0, 2, 4, 0, 3])),
     **config,
   )
   assert_same(take(mixed, 0), take(batch, 0))
@@ -136,7 +139,7 @@ def test_legacy_keys():
   start = mixed_start()
   old, new = jax.random.PRNGKey(3), jax.random.key(3)
   assert_same(draw(old, start), draw(new, start))
-  old, new = jax.random.split(old, 4), jax.random.split(new, 4)
+  old, new = jax.random.split(old, 5), jax.random.split(new, 5)
   assert_same(draw(old, start), draw(new, start))
 
 
@@ -157,9 +160,13 @@ def reachable(state, new):
   return inserted or (kept and reachable(state[1:], new[1:]))
 
 
+# What the frozen tokens and closed gaps of `mixed_start` leave possible.
+PATTERNS = (".*", "01.*", "2.*02", ".*1.*1.*", "2.*00.*1")
+
+
 @pytest.mark.parametrize("method", sampler.METHODS)
 def test_trace(method):
-  start = take(mixed_start(), jnp.arange(32) % 4)
+  start = take(mixed_start(), jnp.arange(40) % 5)
   samples = draw(jax.random.key(5), start, trace=True, method=method)
   first, last = start[:2], samples[:2]
   assert_same(tuple(take(samples.trace, 0)), first)
@@ -178,8 +185,8 @@ def test_trace(method):
   for before, after in itertools.pairwise(states):
     assert all(map(reachable, before, after))
   for frame in states:
-    assert all(text.startswith("01") for text in frame[1::4])
-    assert all(text[0] + text[-2:] == "202" for text in frame[2::4])
+    for row, pattern in enumerate(PATTERNS):
+      assert all(re.fullmatch(pattern, text) for text in frame[row::5])
   # The last step inserts nothing.
   assert (inside[-1] == inside[-2]).all()
   assert samples.length.max() > 4
@@ -244,7 +251,7 @@ def tiny_model():
   )
   start = mixed_start()
   variables = jax.jit(model.init)(
-    jax.random.key(0), start.tokens, start.length, jnp.zeros(4)
+    jax.random.key(0), start.tokens, start.length, jnp.zeros(5)
   )
   return model, variables["params"]
 
