@@ -26,6 +26,7 @@ from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.sampling.sampler import SamplerConfig, sample
 from flexmdm_jax.sampling.start import empty_start
+from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules, make_mesh
 from flexmdm_jax.training.step import make_train_step
@@ -77,8 +78,7 @@ def train() -> dict:
     Rules(),
     make_mesh(),
     optimizer=make_optimizer(OptimizerConfig(10_000)),
-    interpolant=INTERPOLANT,
-    vocab=model.vocab,
+    objective=Diffusion(INTERPOLANT, model.vocab),
     batch_size=B,
   )
   tokens = jax.random.randint(jax.random.key(0), (B, L), 0, model.vocab.mask)

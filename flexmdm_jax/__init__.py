@@ -1,6 +1,6 @@
 """FlexMDM: any-order, variable-length masked diffusion in JAX."""
 
-from flexmdm_jax import convert, schedules
+from flexmdm_jax import alignment, convert, schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import (
   MDM,

@@ -19,12 +19,14 @@ from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.sampling.sampler import SamplerConfig
 from flexmdm_jax.training import loop
 from flexmdm_jax.training.checkpoint import restore_ema
+from flexmdm_jax.training.objectives import Diffusion, Objective
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules, make_mesh
 from flexmdm_jax.training.step import TrainStep, make_train_step
 
 # Settings of the training step that are in the config's `train`.
-_STEP_KEYS = ("batch_size", "accumulation", "ema_decay", "time_exponent")
+_STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
+_OBJECTIVE_KEYS = ("targets", "time_exponent")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +38,8 @@ class Experiment:
     task: the data in the layout of the method.
     interpolant: the schedules; a baseline's inserts everything at time 0.
     model: the network.
-    optimizer: its training.
+    objective: what its training minimises.
+    optimizer: how.
     loop: how long, and how often.
     sampler: how evaluations sample.
   """
@@ -45,6 +48,7 @@ class Experiment:
   task: Task
   interpolant: JointInterpolant
   model: DiT
+  objective: Objective
   optimizer: OptimizerConfig
   loop: loop.LoopConfig
   sampler: SamplerConfig
@@ -74,6 +78,7 @@ class Experiment:
         model["gap_head"] = None
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
+      objective = {key: train.pop(key) for key in _OBJECTIVE_KEYS}
       if not 0 <= step["ema_decay"] < 1:
         raise InputError(
           f"train.ema_decay={step['ema_decay']} must be in [0, 1)."
@@ -88,6 +93,7 @@ class Experiment:
           vocab=task.vocab,
           max_length=task.max_length,
         ),
+        objective=Diffusion(interpolant, task.vocab, **objective),
         optimizer=_build(
           OptimizerConfig, config["optimizer"], num_steps=train["num_steps"]
         ),
@@ -123,8 +129,7 @@ class Experiment:
       Rules(),
       make_mesh(**self.config["mesh"]),
       optimizer=make_optimizer(self.optimizer),
-      interpolant=self.interpolant,
-      vocab=self.task.vocab,
+      objective=self.objective,
       report_every=self.loop.report_every,
       **{key: train[key] for key in _STEP_KEYS},
     )

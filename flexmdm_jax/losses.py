@@ -5,7 +5,11 @@ and, for every gap, the divergence `phi(x, y) = y - x + x log(x / y)` of the
 number of missing tokens, each times the hazard of its schedule. The posterior
 of the tokens and the expected gaps are its unique minimiser.
 
-Source: arXiv 2509.01025, "training objective".
+The targets are those of the drawn embedding of the state, as in the paper, or
+their mean over all embeddings (`alignment`). The latter also allows the bound
+to be made tight: see `tight_terms`.
+
+Source: arXiv 2509.01025, "training objective"; `tight_terms` is ours.
 """
 
 from typing import NamedTuple
@@ -14,8 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from flexmdm_jax.alignment import Alignment
 from flexmdm_jax.interpolant import JointInterpolant, Noised
 from flexmdm_jax.rates import Prediction
+from flexmdm_jax.vocab import Vocab
 
 
 class ElboTerms(NamedTuple):
@@ -51,6 +57,7 @@ def elbo_terms(
   noised: Noised,
   t: Float[Array, ""],
   interpolant: JointInterpolant,
+  alignment: Alignment | None = None,
 ) -> ElboTerms:
   """The bound's integrand at time `t` for one sequence.
 
@@ -62,16 +69,76 @@ def elbo_terms(
     noised: the state at time `t` and its truth.
     t: the time, in [0, 1).
     interpolant: the schedules that made `noised`.
+    alignment: targets that are means over all embeddings of the state, instead
+      of those of the one that was drawn; the expected gradient is the same.
 
   Returns:
     `ElboTerms` of float32 scalars.
   """
   token_logits = prediction.token_logits.astype(jnp.float32)
   log_gaps = prediction.log_gaps.astype(jnp.float32)
-  unmask = jnp.where(
-    noised.masked, cross_entropy(token_logits, noised.target), 0.0
+  if alignment is None:
+    tokens = cross_entropy(token_logits, noised.target)
+    gaps = phi(noised.gaps, log_gaps)
+  else:
+    tokens = aligned_cross_entropy(token_logits, alignment)
+    gaps = phi(alignment.gaps, log_gaps)
+  unmask = jnp.where(noised.masked, tokens, 0.0)
+  insert = jnp.where(noised.open_gaps, gaps, 0.0)
+  return ElboTerms(
+    unmask=interpolant.unmasking.hazard(t) * jnp.sum(unmask),
+    insert=interpolant.insertion.hazard(t) * jnp.sum(insert),
   )
-  insert = jnp.where(noised.open_gaps, phi(noised.gaps, log_gaps), 0.0)
+
+
+def tight_terms(
+  prediction: Prediction,
+  noised: Noised,
+  t: Float[Array, ""],
+  interpolant: JointInterpolant,
+  alignment: Alignment,
+) -> ElboTerms:
+  """The tight bound's integrand at time `t` for one sequence.
+
+  A likelihood is of the path of states `x_t`, not of which tokens of `x1` they
+  are. So the rates that are compared are those from state to state:
+
+  - the target of a mask is its posterior over tokens, and the cross-entropy
+    loses the entropy of that;
+  - a mask inserted in any gap beside the same run of masks makes the same
+    state, so gaps are summed over a run before they are compared.
+
+  In expectation over the data, the integral of a perfect model's terms is the
+  data's entropy.
+
+  Args:
+    prediction: the denoiser's output for `noised.tokens`.
+    noised: the state at time `t`.
+    t: the time, in [0, 1).
+    interpolant: the schedules that made `noised`.
+    alignment: of that state.
+
+  Returns:
+    `ElboTerms` of float32 scalars, nats a sequence.
+  """
+  (L,) = noised.tokens.shape
+  token_logits = prediction.token_logits.astype(jnp.float32)
+  log_gaps = prediction.log_gaps.astype(jnp.float32)
+  divergence = aligned_cross_entropy(token_logits, alignment) - token_entropy(
+    alignment
+  )
+  unmask = jnp.where(noised.masked, divergence, 0.0)
+
+  # Gaps with no clean token between them are beside the same run of masks.
+  clean = ~noised.masked & (jnp.arange(L) < noised.length)
+  run = jnp.append(0, jnp.cumsum(clean))
+
+  def over_runs(rates):
+    rates = jnp.where(noised.open_gaps, rates, 0.0)
+    return jax.ops.segment_sum(rates, run, num_segments=L + 1)
+
+  expected, predicted = over_runs(alignment.gaps), over_runs(jnp.exp(log_gaps))
+  insert = phi(expected, jnp.log(predicted))
   return ElboTerms(
     unmask=interpolant.unmasking.hazard(t) * jnp.sum(unmask),
     insert=interpolant.insertion.hazard(t) * jnp.sum(insert),
@@ -87,7 +154,8 @@ def gap_law_term(
   """Cross-entropy of the gap counts at time `t`, for a `distribution` head.
 
   Stands in for `ElboTerms.insert` when training: it fits the whole law of each
-  count, whose mean is the rate. Not itself part of a likelihood bound.
+  count, whose mean is the rate. Not itself part of a likelihood bound. Its
+  targets are always the drawn counts: an alignment has only their means.
 
   Args:
     prediction: with `gap_logits` over the counts 0..C-1.
@@ -104,9 +172,55 @@ def gap_law_term(
   return interpolant.insertion.hazard(t) * jnp.sum(losses)
 
 
+def next_token_loss(
+  token_logits: Float[Array, "L V"],
+  tokens: Int[Array, " L"],
+  length: Int[Array, ""],
+  vocab: Vocab,
+) -> Float[Array, ""]:
+  """The exact `-log p` of one sequence under a causal model, nats.
+
+  Args:
+    token_logits: at each position, of the token after it.
+    tokens: the mask, which stands for the beginning, then the sequence.
+    length: number of tokens, the first included; the pad is predicted after
+      the last.
+    vocab: the id space.
+  """
+  (L,) = tokens.shape
+  index = jnp.arange(L)
+  following = jnp.where(index < length - 1, jnp.roll(tokens, -1), vocab.pad)
+  losses = cross_entropy(token_logits.astype(jnp.float32), following)
+  return jnp.sum(jnp.where(index < length, losses, 0.0))
+
+
 def cross_entropy(
   logits: Float[Array, "*s V"], target: Int[Array, "*s"]
 ) -> Float[Array, "*s"]:
   """`-log softmax(logits)[target]`, nats."""
   at_target = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
   return jax.nn.logsumexp(logits, axis=-1) - at_target
+
+
+def aligned_cross_entropy(
+  logits: Float[Array, "L V"], alignment: Alignment
+) -> Float[Array, " L"]:
+  """Mean of `-log softmax(logits)[token]` over the tokens of each position."""
+  at_tokens = logits[:, alignment.tokens]
+  # What cannot be there may have a logit of -inf.
+  log_p = jnp.where(alignment.posterior > 0, at_tokens, 0.0)
+  mean = jnp.sum(alignment.posterior * log_p, axis=-1)
+  return jax.nn.logsumexp(logits, axis=-1) - mean
+
+
+def token_entropy(alignment: Alignment) -> Float[Array, " L"]:
+  """Entropy of each position's posterior over tokens, nats.
+
+  Clean tokens with one id are one outcome.
+  """
+  # Gathers the probability of each id at its first occurrence.
+  first = jnp.argmax(alignment.tokens[:, None] == alignment.tokens, axis=-1)
+  p = jnp.zeros_like(alignment.posterior).at[:, first].add(alignment.posterior)
+  return -jnp.sum(
+    jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0), axis=-1
+  )

@@ -25,6 +25,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # their own words what is wrong with it. The hook rewrites modules as they are
 # imported, so it precedes the first import of the library.
 CHECKED = (
+  "alignment",
   "interpolant",
   "likelihood",
   "losses",

@@ -4,13 +4,16 @@ Exact posteriors of small laws (tests/exact.py) leave two sources of error: the
 noise of the sample, and the time step, whose bias vanishes with it.
 """
 
+import dataclasses
 import functools
+import itertools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 import scipy.stats
 
 import flexmdm_jax as fm
@@ -306,22 +309,11 @@ def test_fixed_length_mdm(method):
   assert exact.FIXED.tv(samples) < 4 / 128 + exact.FIXED.floor(NUM)
 
 
-@pytest.mark.parametrize(
-  ("law", "interpolant", "expected"),
-  [
-    # By summation over all states; the entropy is 1.4964.
-    (exact.PAPER, LINEAR, 2.7403),
-    # Without insertions the bound of a perfect model is its entropy.
-    (exact.FIXED, fm.MDM(Linear()), 1.2799),
-  ],
-  ids=["flexmdm", "mdm"],
-)
-def test_bound_of_a_perfect_model(law, interpolant, expected):
-  num = 2000
-  denoiser = law.denoiser(interpolant.insertion, one_time=False)
+def expected_bound(law, denoiser, interpolant, kind, num=1000):
+  """The mean bound over `rows` of a law, and its standard error."""
   bound = jax.jit(
     lambda key, tokens, length: fm.log_likelihood_bound(
-      key, denoiser, tokens, length, interpolant, VOCAB, 256, kind="paper"
+      key, denoiser, tokens, length, interpolant, VOCAB, 128, kind
     )
   )(jax.random.key(0), *rows(law, num))
   # The mix of sequences is fixed: only the noise within each counts.
@@ -330,5 +322,110 @@ def test_bound_of_a_perfect_model(law, interpolant, expected):
     np.cumsum([round(p * num) for p in law.outcomes.values()])[:-1],
   )
   error = np.sqrt(sum(len(g) * g.var(ddof=1) for g in groups)) / num
-  assert error < 0.01
-  assert abs(bound.mean() - expected) < 4 * error
+  return bound.mean(), error, groups
+
+
+@pytest.mark.parametrize(
+  ("law", "interpolant", "kind", "expected"),
+  [
+    # By summation over all states; the entropy is 1.4964.
+    (exact.PAPER, LINEAR, "paper", 2.7403),
+    # Without insertions the bound of a perfect model is its entropy.
+    (exact.FIXED, fm.MDM(Linear()), "paper", 1.2799),
+    (exact.FIXED, fm.MDM(Linear()), "tight", 1.2799),
+    # So it is with them, if states are compared rather than embeddings.
+    (exact.PAPER, LINEAR, "tight", 1.4964),
+    (exact.PAPER, INTERPOLANTS["power"][0], "tight", 1.4964),
+    (exact.THREE, LINEAR, "tight", 1.5445),
+    (exact.FULL, INTERPOLANTS["sine_cosine"][0], "tight", 1.4185),
+  ],
+)
+def test_bound_of_a_perfect_model(law, interpolant, kind, expected):
+  denoiser = law.denoiser(interpolant.insertion, one_time=False)
+  mean, error, _ = expected_bound(law, denoiser, interpolant, kind)
+  assert error < 0.02
+  assert abs(mean - expected) < 4 * error
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Spoiled:
+  """A denoiser that is wrong about tokens and gaps."""
+
+  exact: exact.Denoiser
+
+  def __call__(self, tokens, length, t):
+    token_logits, log_gaps, _ = self.exact(tokens, length, t)
+    more = jnp.log(0.2 * (1 - t))[:, None]
+    return fm.Prediction(0.7 * token_logits, jnp.logaddexp(log_gaps, more))
+
+
+def log_probabilities(law, denoiser, room):
+  """log p of a law's sequences under a model, of its chain over all states.
+
+  Rows of `room` tokens that insert one more are lost: no sequence is as long.
+  """
+  strings = [
+    s
+    for n in range(room + 1)
+    for s in itertools.product((0, 1, VOCAB.mask), repeat=n)
+  ]
+  index = {s: i for i, s in enumerate(strings)}
+  moves = [
+    (i, index[(*s[:j], v, *s[j + 1 :])], ("unmask", i, j, v))
+    for i, s in enumerate(strings)
+    for j, token in enumerate(s)
+    if token == VOCAB.mask
+    for v in (0, 1)
+  ] + [
+    (i, index.get((*s[:j], VOCAB.mask, *s[j:]), len(strings)), ("insert", i, j))
+    for i, s in enumerate(strings)
+    for j in range(len(s) + 1)
+  ]
+  source, target = np.array([m[:2] for m in moves]).T
+  picked = {
+    name: tuple(np.array([m[2][1:] for m in moves if m[2][0] == name]).T)
+    for name in ("unmask", "insert")
+  }
+  size = len(strings) + 1
+  p = np.zeros(size)
+  p[index[()]] = 1.0
+  left = np.linspace(1, 0.01, 200) ** 3
+  state = exact.pack(strings)
+  for s, u in itertools.pairwise(1 - left):
+    middle = (s + u) / 2
+    rates = all_rates(denoiser, *state, jnp.float32(middle), LINEAR)
+    rate = np.concatenate(
+      [np.asarray(getattr(rates, name))[at] for name, at in picked.items()]
+    )
+    # The hazard 1 / (1 - t) grows within the step: its integral, exactly.
+    rate = rate * (1 - middle) * np.log((1 - s) / (1 - u))
+    q = scipy.sparse.coo_array((rate, (source, target)), (size, size)).tocsr()
+    q = q - scipy.sparse.diags_array(q.sum(axis=1))
+    p = scipy.sparse.linalg.expm_multiply(q.T, p)
+  return [np.log(p[index[tokens]]) for tokens in law.outcomes]
+
+
+@pytest.mark.slow
+def test_bound_is_never_below_minus_log_p():
+  law = exact.PAPER
+  perfect = law.denoiser(Linear(), one_time=False)
+  # The chain itself: of a perfect model, p is the data's.
+  np.testing.assert_allclose(
+    log_probabilities(law, perfect, room=5),
+    np.log(list(law.outcomes.values())),
+    atol=5e-3,
+  )
+  spoiled = Spoiled(perfect)
+  true = -np.array(log_probabilities(law, spoiled, room=5))
+  bounds = {}
+  for kind in ("tight", "paper"):
+    _, _, groups = expected_bound(law, spoiled, LINEAR, kind)
+    error = [4 * g.std() / np.sqrt(len(g)) + 5e-3 for g in groups]
+    bounds[kind] = np.array([g.mean() for g in groups])
+    assert (bounds[kind] > true - error).all(), (kind, bounds[kind], true)
+  assert (bounds["tight"] < bounds["paper"] + error).all()
+  weight = np.array(list(law.outcomes.values()))
+  assert weight @ (bounds["tight"] - true) < 0.1 * weight @ (
+    bounds["paper"] - true
+  )

@@ -13,7 +13,7 @@ LAYERS = [
   {"vocab"},
   {"schedules"},
   {"interpolant", "times"},
-  {"rates"},
+  {"rates", "alignment"},
   {"losses", "models"},
   {"likelihood", "sampling", "convert"},
   {"data"},

@@ -44,6 +44,8 @@ def get_config() -> config_dict.ConfigDict:
       batch_size=1024,
       accumulation=1,
       ema_decay=0.9999,
+      # "sampled" or "aligned"; see flexmdm_jax/training/objectives.py.
+      targets="sampled",
       time_exponent=2.0,
       report_every=100,
       checkpoint_every=5000,

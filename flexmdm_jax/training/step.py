@@ -17,17 +17,10 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
-from flexmdm_jax.losses import elbo_terms, gap_law_term
-from flexmdm_jax.rates import forbid_mask
-from flexmdm_jax.times import EXPONENT, Times, stratified_times
+from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.training import sharding
+from flexmdm_jax.training.objectives import Batch, Objective
 from flexmdm_jax.training.sharding import Rules
-from flexmdm_jax.vocab import Vocab
-
-# A batch is a dict of arrays, one row an example:
-#   tokens i32[B, L], length i32[B], frozen bool[B, L], open_gaps bool[B, L+1].
-Batch = dict[str, Array]
 
 
 @flax.struct.dataclass
@@ -54,9 +47,6 @@ class TrainState:
   sums: dict[str, Any]
 
 
-METRICS = ("loss", "unmask", "insert", "grad_norm", "tokens", "finite", "count")
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
   """A compiled update and what belongs to it.
@@ -81,13 +71,11 @@ def make_train_step(
   mesh: Mesh,
   *,
   optimizer: optax.GradientTransformation,
-  interpolant: JointInterpolant,
-  vocab: Vocab,
+  objective: Objective,
   batch_size: int,
   accumulation: int = 1,
   ema_decay: float = 0.9999,
   report_every: int = 1,
-  time_exponent: float = EXPONENT,
 ) -> TrainStep:
   """Builds the training step.
 
@@ -96,14 +84,12 @@ def make_train_step(
     rules: the layout of the parameters and the batch.
     mesh: the devices.
     optimizer: a gradient transformation.
-    interpolant: the noise.
-    vocab: the id space.
+    objective: what is minimised.
     batch_size: rows of a batch, over all processes.
     accumulation: parts that a batch is cut into, one after another; changes
       the memory, not the update.
     ema_decay: of the moving average, once it is warm.
     report_every: steps after which the metrics' sums start again.
-    time_exponent: density of the training times near 1; see `times`.
 
   Returns:
     The `TrainStep`.
@@ -120,6 +106,14 @@ def make_train_step(
       f" {accumulation} accumulation steps times the mesh axes {rules.batch}."
     )
   L = model.max_length
+  metric_names = (
+    "loss",
+    *objective.names,
+    "grad_norm",
+    "tokens",
+    "finite",
+    "count",
+  )
 
   def init(key):
     init_key, key = jax.random.split(key)
@@ -132,45 +126,18 @@ def make_train_step(
       ema=params,
       opt_state=optimizer.init(params),
       key=key,
-      sums={name: jnp.float32(0) for name in METRICS},
+      sums={name: jnp.float32(0) for name in metric_names},
     )
 
-  def loss_fn(params, batch: Batch, keys, times: Times):
-    def noise_row(key, row, t):
-      drawn = draw_times(key, interpolant, L)
-      return noise(
-        row["tokens"],
-        row["length"],
-        *drawn,
-        t,
-        vocab,
-        row["frozen"],
-        row["open_gaps"],
-      )
-
-    noised = jax.vmap(noise_row)(keys, batch, times.t)
-    prediction = model.apply(
-      {"params": params}, noised.tokens, noised.length, times.t
-    )
-    prediction = prediction._replace(
-      token_logits=forbid_mask(prediction.token_logits, vocab)
-    )
-    over_rows = (0, 0, 0, None)
-    arguments = (prediction, noised, times.t, interpolant)
-    terms = jax.vmap(elbo_terms, over_rows)(*arguments)
-    unmask, insert = terms.unmask, terms.insert
-    if prediction.gap_logits is not None:
-      insert = jax.vmap(gap_law_term, over_rows)(*arguments)
-    unmask = jnp.sum(times.weight * unmask) / batch_size
-    insert = jnp.sum(times.weight * insert) / batch_size
+  def loss_fn(params, batch: Batch, drawn):
+    terms = objective.terms(denoiser(model, params), batch, drawn)
+    terms = {name: jnp.sum(x) / batch_size for name, x in terms.items()}
     # A nat a token slot, so that clipping means the same at any length.
-    return (unmask + insert) / L, (unmask, insert)
+    return sum(terms.values()) / L, terms
 
   def update(state: TrainState, batch: Batch):
     step_key = jax.random.fold_in(state.key, state.step)
-    time_key, row_key = jax.random.split(step_key)
-    times = stratified_times(time_key, batch_size, time_exponent)
-    parts = (batch, jax.random.split(row_key, batch_size), times)
+    parts = (batch, objective.draw(step_key, batch_size))
     # Part j takes every `accumulation`-th row: each covers all of [0, 1], and
     # no row leaves its device.
     parts = jax.tree.map(
@@ -182,10 +149,11 @@ def make_train_step(
       (loss, terms), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params, *part
       )
-      return jax.tree.map(jnp.add, total, ((loss, *terms), gradient)), None
+      new = ({"loss": loss, **terms}, gradient)
+      return jax.tree.map(jnp.add, total, new), None
 
     zeros = (
-      (jnp.float32(0),) * 3,
+      {name: jnp.float32(0) for name in ("loss", *objective.names)},
       jax.tree.map(jnp.zeros_like, state.params),
     )
     (losses, gradient), _ = jax.lax.scan(add_part, zeros, parts)
@@ -200,34 +168,32 @@ def make_train_step(
     ema = optax.incremental_update(params, state.ema, 1.0 - decay)
 
     grad_norm = optax.global_norm(gradient)
-    finite = jnp.isfinite(losses[0]) & jnp.isfinite(grad_norm)
+    finite = jnp.isfinite(losses["loss"]) & jnp.isfinite(grad_norm)
     # A step that is not finite changes nothing but the count of steps: the
     # parameters that the loop saves when it stops are the last good ones.
-    new, old = (
-      (params, ema, opt_state),
-      (
-        state.params,
-        state.ema,
-        state.opt_state,
-      ),
-    )
     params, ema, opt_state = jax.tree.map(
-      lambda a, b: jnp.where(finite, a, b), new, old
+      lambda new, old: jnp.where(finite, new, old),
+      (params, ema, opt_state),
+      (state.params, state.ema, state.opt_state),
     )
 
-    values = (
-      *losses,
-      grad_norm,
-      jnp.sum(batch["length"]).astype(jnp.float32),
-      finite.astype(jnp.float32),
-      1.0,
-    )
+    values = {
+      **losses,
+      "grad_norm": grad_norm,
+      "tokens": jnp.sum(batch["length"]).astype(jnp.float32),
+      "finite": finite.astype(jnp.float32),
+      "count": 1.0,
+    }
     fresh = state.step % report_every == 0
     sums = {
-      name: jnp.where(fresh, 0.0, state.sums[name]) + value
-      for name, value in zip(METRICS, values, strict=True)
+      name: jnp.where(fresh, 0.0, total) + values[name]
+      for name, total in state.sums.items()
     }
-    metrics = {name: sums[name] / sums["count"] for name in METRICS[:-1]}
+    metrics = {
+      name: total / sums["count"]
+      for name, total in sums.items()
+      if name != "count"
+    }
     state = TrainState(state.step + 1, params, ema, opt_state, state.key, sums)
     return state, metrics
 

@@ -8,6 +8,7 @@ from jax.sharding import AxisType
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
 from flexmdm_jax.training import sharding
+from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules
 from flexmdm_jax.training.step import make_train_step
@@ -32,14 +33,17 @@ def model(**changes):
 
 def train_step(shape=(1, 1, 1), rules=None, optimizer=None, **changes):
   optimizer = optimizer or OptimizerConfig(num_steps=100, warmup_steps=0)
-  settings = dict(batch_size=BATCH, report_every=2, ema_decay=0.9)
+  settings = dict(
+    objective=Diffusion(INTERPOLANT, VOCAB),
+    batch_size=BATCH,
+    report_every=2,
+    ema_decay=0.9,
+  )
   return make_train_step(
     changes.pop("model", None) or model(),
     rules or Rules(),
     mesh(shape),
     optimizer=make_optimizer(optimizer),
-    interpolant=INTERPOLANT,
-    vocab=VOCAB,
     **{**settings, **changes},
   )
 
