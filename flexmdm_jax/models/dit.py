@@ -2,7 +2,8 @@
 
 One pad position follows the tokens, so that L + 1 outputs serve the L + 1
 gaps; attention covers a row's own tokens and that position. Without a gap head
-the same trunk is the fixed-length MDM's denoiser.
+the same trunk is the fixed-length MDM's denoiser; made causal as well, it is an
+autoregressive model, whose logits are of the next token.
 
 Logical axes of the parameters, which `training.sharding.Rules` maps to a mesh:
 `vocab`, `embed`, `heads`, `head_dim`, `mlp`, `cond`, `layers`.
@@ -49,6 +50,7 @@ class DiT(nn.Module):
       the paper's, `max_length * softplus`. "distribution": the law of the
       number, whose mean is the expectation; the sampler then never inserts more
       than the law allows. None: a fixed-length MDM.
+    causal: positions see those before them only.
     time_scale: multiplies t before the sinusoidal features. 1 is the public
       code's, at which all but the fastest features are constant over [0, 1].
     dtype: of the computation; parameters and outputs are float32.
@@ -64,6 +66,7 @@ class DiT(nn.Module):
   cond_size: int = 128
   mlp_ratio: int = 4
   gap_head: str | None = "log_rate"
+  causal: bool = False
   time_scale: float = 1000.0
   dtype: Any = jnp.float32
   remat: bool = False
@@ -73,6 +76,11 @@ class DiT(nn.Module):
     super().__post_init__()
     if self.gap_head not in GAP_HEADS:
       raise InputError(f"gap_head={self.gap_head!r} must be in {GAP_HEADS}.")
+    if self.causal and self.gap_head is not None:
+      raise InputError(
+        f"gap_head={self.gap_head!r} needs causal=False: a causal model sees"
+        " one side of a gap only. Pass gap_head=None."
+      )
     if self.hidden_size % (2 * self.num_heads):
       raise InputError(
         f"hidden_size={self.hidden_size} must be a multiple of 2 *"
@@ -129,6 +137,7 @@ class DiT(nn.Module):
       mlp_size=self.mlp_ratio * self.hidden_size,
       dtype=self.dtype,
       attention=self.attention,
+      causal=self.causal,
       name="blocks",
     )
     x, _ = blocks(x, cond, length + 1, angles)
@@ -178,6 +187,7 @@ class Block(nn.Module):
   mlp_size: int
   dtype: Any
   attention: str | None
+  causal: bool
 
   @nn.compact
   def __call__(self, x, cond, seq_length, angles):
@@ -203,6 +213,7 @@ class Block(nn.Module):
         v,
         query_seq_lengths=seq_length,
         key_value_seq_lengths=seq_length,
+        is_causal=self.causal,
         implementation=_attention_implementation(self.attention, q),
       )
     y = nn.DenseGeneral(

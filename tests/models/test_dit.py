@@ -173,7 +173,7 @@ def test_a_new_block_is_the_identity(fresh):
   params = jax.tree.map(lambda x: x[0], fresh["blocks"])
   x = jax.random.normal(jax.random.key(0), (2, 4, 16))
   cond = jax.random.normal(jax.random.key(1), (2, 8))
-  block = dit.Block(2, 64, jnp.float32, "xla")
+  block = dit.Block(2, 64, jnp.float32, "xla", causal=False)
   y, _ = jax.jit(block.apply)(
     {"params": params}, x, cond, jnp.array([4, 2]), dit.rotary_angles(4, 8)
   )
@@ -318,6 +318,7 @@ def test_parameter_count_of_the_paper_s_model():
     ({"gap_head": "poisson"}, "gap_head='poisson'"),
     ({"hidden_size": 18, "num_heads": 4}, "hidden_size=18"),
     ({"hidden_size": 12, "num_heads": 4}, "hidden_size=12"),
+    ({"causal": True}, "causal=False"),
   ],
 )
 def test_errors(options, named):
