@@ -39,13 +39,14 @@ def sample_autoregressive(
     top_p: nucleus of the tokens.
 
   Returns:
-    `Samples` that begin as `start` does; `truncated` are rows that filled up
-    before they ended.
+    `Samples` that begin as `start` does; `truncated` are rows that would
+    go on, but are full.
   """
   B, L = start.tokens.shape
   keys = row_keys(key, B) if key.ndim == 0 else key
-  # A position draws from bits of its own, wherever its row started.
-  keys = jax.vmap(lambda k: jax.random.split(k, L), out_axes=1)(keys)
+  # A position draws from bits of its own, wherever its row started. The one
+  # beyond the row only tells whether a full row has ended.
+  keys = jax.vmap(lambda k: jax.random.split(k, L + 1), out_axes=1)(keys)
   first = jnp.min(start.length)
 
   def next_token(state):
@@ -57,13 +58,14 @@ def sample_autoregressive(
     )[:, 0]
     grows = ~ended & (length == at)
     ended = ended | (grows & (drawn == vocab.pad))
-    grows = grows & ~ended
-    tokens = tokens.at[:, at].set(jnp.where(grows, drawn, tokens[:, at]))
+    grows = grows & ~ended & (at < L)
+    column = jnp.where(grows, drawn, tokens[:, at])
+    tokens = tokens.at[:, at].set(column, mode="drop")
     return at + 1, tokens, length + grows.astype(jnp.int32), ended
 
   def unfinished(state):
     at, _, _, ended = state
-    return (at < L) & ~jnp.all(ended)
+    return (at <= L) & ~jnp.all(ended)
 
   state = (first, start.tokens, start.length, jnp.zeros(B, bool))
   _, tokens, length, ended = jax.lax.while_loop(unfinished, next_token, state)
