@@ -27,6 +27,7 @@ from flexmdm_jax.vocab import Vocab
 
 # A batch is a dict of arrays, one row an example:
 #   tokens i32[B, L], length i32[B], frozen bool[B, L], open_gaps bool[B, L+1].
+# L is that of the batch's bucket, at most the model's: one compilation each.
 Batch = dict[str, Array]
 
 
@@ -137,7 +138,7 @@ def make_train_step(
 
   def loss_fn(params, batch: Batch, keys, times: Times):
     def noise_row(key, row, t):
-      drawn = draw_times(key, interpolant, L)
+      drawn = draw_times(key, interpolant, row["tokens"].size)
       return noise(
         row["tokens"],
         row["length"],
@@ -163,7 +164,8 @@ def make_train_step(
       insert = jax.vmap(gap_law_term, over_rows)(*arguments)
     unmask = jnp.sum(times.weight * unmask) / batch_size
     insert = jnp.sum(times.weight * insert) / batch_size
-    # A nat a token slot, so that clipping means the same at any length.
+    # A nat a token slot, so that clipping means the same at any length; of
+    # the model's L, so that a row weighs the same in every bucket.
     return (unmask + insert) / L, (unmask, insert)
 
   def update(state: TrainState, batch: Batch):
