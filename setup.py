@@ -61,6 +61,7 @@ setup(
       "ruff>=0.8",
       "safetensors>=0.5",
       "scipy>=1.14",
+      "tokenizers>=0.20",
       "setuptools>=77",
       "wheel>=0.43",
     ],

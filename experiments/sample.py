@@ -3,7 +3,8 @@
   python -m experiments.sample --workdir=DIR --num=8 --steps=64 \
     --out=samples.jsonl [--prompt='0 2 3'] [--prefix='0 2' --suffix='1']
 
-Prompts, prefixes and suffixes are token ids separated by spaces.
+Prompts, prefixes and suffixes are text if the run's data are, and the lines
+then have the samples' "text" too; otherwise token ids separated by spaces.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
 _NUM = flags.DEFINE_integer("num", 1, "Samples.")
 _STEPS = flags.DEFINE_integer("steps", None, "Network calls a sample.")
-_PROMPT = flags.DEFINE_string("prompt", None, "Token ids to continue.")
-_PREFIX = flags.DEFINE_string("prefix", None, "Token ids before the hole.")
-_SUFFIX = flags.DEFINE_string("suffix", None, "Token ids after the hole.")
+_PROMPT = flags.DEFINE_string("prompt", None, "What to continue.")
+_PREFIX = flags.DEFINE_string("prefix", None, "What is before the hole.")
+_SUFFIX = flags.DEFINE_string("suffix", None, "What is after the hole.")
 _METHOD = flags.DEFINE_string("method", None, "Sampling method.")
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "Of the tokens.")
 _TOP_P = flags.DEFINE_float("top_p", None, "Nucleus of the tokens.")
@@ -53,6 +54,7 @@ def main(_):
     prompt=_PROMPT.value,
     prefix=_PREFIX.value,
     suffix=_SUFFIX.value,
+    encode=task.encode_text,
   )
   _, denoiser = experiment.restore(_WORKDIR.value)
   samples = sample_in_batches(
@@ -64,14 +66,14 @@ def main(_):
     config,
     _BATCH.value,
   )
-  lines = [
-    json.dumps({"tokens": tokens, "truncated": bool(truncated)})
-    for tokens, truncated in zip(
-      task.decode(samples.tokens, samples.length),
-      samples.truncated,
-      strict=True,
-    )
-  ]
+  lines = []
+  for tokens, truncated in zip(
+    task.decode(samples.tokens, samples.length), samples.truncated, strict=True
+  ):
+    line = {"tokens": tokens, "truncated": bool(truncated)}
+    if (text := task.to_text(tokens)) is not None:
+      line["text"] = text
+    lines.append(json.dumps(line))
   output.write_text(_OUT.value, "\n".join(lines) + "\n")
   print(f"wrote {len(lines)} samples to {_OUT.value}")
 

@@ -55,7 +55,10 @@ class Experiment:
 
   @classmethod
   def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
-    """Builds an experiment; touches no disk and no device.
+    """Builds an experiment; touches no device.
+
+    Of a text task it reads the tokenizer's files, whose vocabulary is the
+    model's, or prepares the data, if these are what decides it.
 
     Args:
       config: nested settings, as `experiments/configs/base.py` has them.
@@ -151,6 +154,7 @@ class Experiment:
         seed=self.loop.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        buckets=self.task.buckets,
       ),
       workdir,
       self.loop,

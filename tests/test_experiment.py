@@ -63,7 +63,7 @@ def test_schedule_and_its_parameters_are_overridden_apart():
 @pytest.mark.parametrize(
   ("section", "key", "value", "message"),
   [
-    ("data", "name", "text", "'text' is unknown"),
+    ("data", "name", "prose", "'prose' is unknown"),
     ("data", "kinds", 9, "kinds=9"),
     ("model", "width", 3, "unknown setting 'width' of DiT"),
     ("model", "num_heads", 5, "hidden_size=64"),

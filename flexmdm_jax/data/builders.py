@@ -278,6 +278,14 @@ def open_split(
   return stored.as_data_source(split=split)
 
 
+def prepared_split(
+  builder: tfds.core.GeneratorBasedBuilder, split: str
+) -> Sequence[dict[str, np.ndarray]]:
+  """As `open_split`, after `prepare`; raises as both do."""
+  prepare(builder)
+  return open_split(builder, split)
+
+
 def _is_prepared(builder: tfds.core.GeneratorBasedBuilder) -> bool:
   with _quiet():
     return builder.is_prepared()

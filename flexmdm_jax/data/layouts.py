@@ -67,6 +67,25 @@ def fixed_row(tokens: Tokens, frozen: Iterable[int], L: int, fill: int) -> Row:
   }
 
 
+def crop_row(row: Row, L: int) -> Row:
+  """A growing row with room for L tokens only.
+
+  Raises:
+    InputError: it has more tokens.
+  """
+  if row["length"] > L:
+    raise InputError(
+      f"a row of {row['length']} tokens cannot be cropped to {L}: only growing"
+      " rows can, to at least their length."
+    )
+  return {
+    "tokens": row["tokens"][:L],
+    "length": row["length"],
+    "frozen": row["frozen"][:L],
+    "open_gaps": row["open_gaps"][: L + 1],
+  }
+
+
 def _marks(positions: Iterable[int], L: int) -> np.ndarray:
   """bool[L], True at the given positions."""
   marks = np.zeros(L, bool)

@@ -1,12 +1,88 @@
 """The input pipeline: from stored records to batches of this process."""
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
+from flexmdm_jax.data.layouts import crop_row
 from flexmdm_jax.errors import InputError
+
+
+class BucketPlan:
+  """Which records make up each batch when batches are of like lengths.
+
+  A pure function of its arguments: every process, and every resumed run, finds
+  the same batches. In each epoch fewer than `batch_size` records are left out,
+  drawn uniformly, so that in the long run all are seen equally often; the
+  others come once. They are shuffled, sorted by bucket and cut into batches,
+  which come in a shuffled order. A batch that straddles two buckets is of the
+  longer one.
+  """
+
+  def __init__(
+    self,
+    lengths: Int[np.ndarray, " N"],
+    buckets: Sequence[int],
+    *,
+    batch_size: int,
+    seed: int,
+  ):
+    """Plans.
+
+    Args:
+      lengths: tokens of each record.
+      buckets: the lengths that the arrays of a batch may have, ascending.
+      batch_size: records of a batch, over all processes.
+      seed: of the order.
+
+    Raises:
+      InputError: `buckets` are empty or do not ascend, or a record is longer.
+    """
+    require_buckets(buckets, buckets[-1] if buckets else 1)
+    lengths = np.asarray(lengths)
+    if lengths.size and lengths.max() > buckets[-1]:
+      raise InputError(
+        f"a record of {lengths.max()} tokens fits in none of the buckets"
+        f" {tuple(buckets)}: the last must be max_length."
+      )
+    self._buckets = np.array(buckets)
+    self._bucket = np.searchsorted(self._buckets, lengths)
+    self._batch_size = batch_size
+    self._seed = seed
+    self.batches_per_epoch = len(lengths) // batch_size
+    # Two, since reading ahead crosses the end of an epoch.
+    self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
+
+  def batch(self, index: int) -> tuple[int, Int[np.ndarray, " B"]]:
+    """The length of batch `index` (from 0, on through the epochs), its rows."""
+    epoch, i = divmod(index, self.batches_per_epoch)
+    rows = self._epoch(epoch)[i]
+    return int(self._buckets[self._bucket[rows].max()]), rows
+
+  def _draw_epoch(self, epoch: int) -> Int[np.ndarray, "n B"]:
+    rng = np.random.default_rng([self._seed, epoch])
+    size = self.batches_per_epoch * self._batch_size
+    rows = rng.permutation(len(self._bucket))[:size]
+    rows = rows[np.argsort(self._bucket[rows], kind="stable")]
+    return rng.permutation(rows.reshape(-1, self._batch_size))
+
+
+def require_buckets(buckets: Sequence[int], max_length: int) -> None:
+  """Raises InputError unless lengths ascend from >= 1 to `max_length`."""
+  ascending = all(a < b for a, b in itertools.pairwise(buckets))
+  if not (buckets and 1 <= buckets[0] and ascending):
+    raise InputError(
+      f"buckets={tuple(buckets)} must be lengths of at least 1, ascending."
+    )
+  if buckets[-1] != max_length:
+    raise InputError(
+      f"buckets={tuple(buckets)} must end with max_length={max_length}."
+    )
 
 
 def make_loader(
@@ -18,21 +94,26 @@ def make_loader(
   process_index: int = 0,
   process_count: int = 1,
   num_epochs: int | None = None,
+  buckets: Sequence[int] = (),
 ) -> grain.DatasetIterator:
   """Shuffled batches of examples, in another order every epoch.
 
   All processes together read each record once an epoch, and step n's global
   batch holds the same examples whatever their number. Batches run on across
-  the end of an epoch; what does not fill the last one is dropped.
+  the end of an epoch; what does not fill the last one is dropped. With buckets
+  a batch holds records of like lengths, as `BucketPlan` has it, and its arrays
+  are only as long as its bucket.
 
   Args:
-    source: records, by index.
+    source: records, by index; with buckets, `source.lengths` are their tokens.
     encode: makes an example, a dict of arrays, of a record.
     batch_size: examples in a global batch, over all processes.
     seed: of the order; at least 0.
     process_index: this process, from 0.
     process_count: number of processes.
     num_epochs: passes over the records; None is for ever.
+    buckets: lengths to crop examples to, ascending; none if empty. Examples
+      must be of growing layouts, padded beyond their tokens.
 
   Returns:
     An iterator over dicts of arrays [batch_size / process_count, ...]. Its
@@ -40,7 +121,8 @@ def make_loader(
 
   Raises:
     InputError: `batch_size` is not a positive multiple of `process_count`, or
-      there are fewer records; a number is out of range.
+      there are fewer records; a number is out of range; the buckets do not
+      ascend, or a record fits in none.
   """
   if not 0 <= process_index < process_count:
     raise InputError(
@@ -60,16 +142,33 @@ def make_loader(
     raise InputError(f"data seed={seed} must be at least 0.")
   if num_epochs is not None and num_epochs < 1:
     raise InputError(f"num_epochs={num_epochs} must be None or at least 1.")
+  if not buckets:
+    return iter(
+      grain.MapDataset.source(source)
+      .seed(seed)
+      .shuffle()
+      .repeat(num_epochs)[process_index::process_count]
+      .map(encode)
+      .batch(batch_size // process_count, drop_remainder=True)
+      .to_iter_dataset(_READ)
+    )
+
+  plan = BucketPlan(source.lengths, buckets, batch_size=batch_size, seed=seed)
+
+  def read(index):
+    L, rows = plan.batch(index)
+    rows = rows[process_index::process_count]
+    examples = [crop_row(encode(source[int(row)]), L) for row in rows]
+    return {k: np.stack([x[k] for x in examples]) for k in examples[0]}
+
+  num_batches = _FOR_EVER
+  if num_epochs is not None:
+    num_batches = num_epochs * plan.batches_per_epoch
   return iter(
-    grain.MapDataset.source(source)
-    .seed(seed)
-    .shuffle()
-    .repeat(num_epochs)[process_index::process_count]
-    .map(encode)
-    .batch(batch_size // process_count, drop_remainder=True)
-    .to_iter_dataset(_READ)
+    grain.MapDataset.range(num_batches).map(read).to_iter_dataset(_READ)
   )
 
 
 # Batches are read ahead; the default, 500 of them, is gigabytes at 1024 tokens.
 _READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+_FOR_EVER = 2**62

@@ -4,76 +4,21 @@ It joins a data set with the layout of a method: "flexmdm", or one of the
 fixed-length baselines that the data set offers.
 """
 
-import abc
 import functools
-import os
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from flexmdm_jax.data import brackets, layouts, mazes
+from flexmdm_jax.data.task import (
+  Task,
+  data_folder,
+  require_method,
+  stack_start,
+)
+from flexmdm_jax.data.text_task import TextTask
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.sampling.start import Start
-from flexmdm_jax.vocab import Vocab
-
-
-class Task(abc.ABC):
-  """A data set in the layout of a method.
-
-  Attributes:
-    methods: what can be trained on this data set.
-    method: the one chosen.
-    vocab: the id space.
-    max_length: L, the positions of an example.
-  """
-
-  methods: tuple[str, ...]
-  method: str
-  vocab: Vocab
-  max_length: int
-
-  @property
-  def grows(self) -> bool:
-    """Whether the length is the model's to decide, by insertions."""
-    return self.method == "flexmdm"
-
-  @functools.cached_property
-  @abc.abstractmethod
-  def layout(self) -> Any:
-    """The layout of `method`."""
-
-  @abc.abstractmethod
-  def builder(self) -> Any:
-    """The TFDS builder of the data set."""
-
-  @abc.abstractmethod
-  def encode(self, record: Mapping[str, np.ndarray]) -> layouts.Row:
-    """The training example of a record."""
-
-  @abc.abstractmethod
-  def start(self, records: Sequence[Mapping[str, np.ndarray]]) -> Start:
-    """Where sampling starts to solve, or to stand beside, these records."""
-
-  def variants(self) -> dict[str, "Task"]:
-    """Ways to start that one trained model has; usually one, named ""."""
-    return {"": self}
-
-  def records(self, split: str) -> Sequence[dict[str, np.ndarray]]:
-    """The records of a split; prepares the data set on first use."""
-    from flexmdm_jax.data import builders  # slow to import
-
-    builder = self.builder()
-    builders.prepare(builder)
-    return builders.open_split(builder, split)
-
-  def decode(self, tokens: np.ndarray, length: np.ndarray) -> list[list[int]]:
-    """The sequences of a batch of samples, without padding or prefix."""
-    return [
-      self.layout.decode(row, int(n))
-      for row, n in zip(np.asarray(tokens), np.asarray(length), strict=True)
-    ]
 
 
 class MazeTask(Task):
@@ -102,11 +47,14 @@ class MazeTask(Task):
     self.max_length = data["max_length"] + prefix
     self.maze = self._config.maze()
 
-  def builder(self):
+  def records(self, split):
     from flexmdm_jax.data import builders
 
-    return builders.Mazes(
-      config=self._config, data_dir=data_folder(self._data["folder"])
+    return builders.prepared_split(
+      builders.Mazes(
+        config=self._config, data_dir=data_folder(self._data["folder"])
+      ),
+      split,
     )
 
   @functools.cached_property
@@ -165,11 +113,14 @@ class BracketTask(Task):
     self.vocab = brackets.bracket_vocab(data["kinds"])
     self.max_length = data["max_length"]
 
-  def builder(self):
+  def records(self, split):
     from flexmdm_jax.data import builders
 
-    return builders.Brackets(
-      config=self._config, data_dir=data_folder(self._data["folder"])
+    return builders.prepared_split(
+      builders.Brackets(
+        config=self._config, data_dir=data_folder(self._data["folder"])
+      ),
+      split,
     )
 
   @functools.cached_property
@@ -187,6 +138,7 @@ class BracketTask(Task):
 _TASKS: dict[str, Callable[[str, Mapping[str, Any]], Task]] = {
   "mazes": MazeTask,
   "brackets": BracketTask,
+  "text": TextTask,
 }
 
 
@@ -207,25 +159,3 @@ def make_task(method: str, data: Mapping[str, Any]) -> Task:
 def subgoals(record: Mapping[str, np.ndarray]) -> list[int]:
   """The subgoals of a maze record, start and goal included."""
   return [int(token) for token in record["tokens"][record["subgoal_index"]]]
-
-
-def stack_start(rows: Sequence[layouts.Row]) -> Start:
-  """The `Start` of rows that a layout made."""
-  return Start(
-    **{name: np.stack([row[name] for row in rows]) for name in Start._fields}
-  )
-
-
-def require_method(method: str, methods: Sequence[str]) -> str:
-  """Returns `method` if it is one of `methods`, else raises InputError."""
-  if method not in methods:
-    raise InputError(
-      f"method={method!r} is unknown for this data: choose one of"
-      f" {', '.join(methods)}."
-    )
-  return method
-
-
-def data_folder(folder: str) -> str:
-  """Where data sets are kept: absolute, `~` expanded."""
-  return str(pathlib.Path(os.path.expanduser(folder)).absolute())

@@ -7,7 +7,7 @@ of a plan differ in nothing else.
 Source: arXiv 2509.01025, "conditional generation and infilling".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -153,22 +153,25 @@ def parse_start(
   prompt: str | None = None,
   prefix: str | None = None,
   suffix: str | None = None,
+  encode: Callable[[str], list[int]] | None = None,
 ) -> Start:
-  """`B` equal rows from token ids written as text, as a command line has them.
+  """`B` equal rows from what a command line has as text.
 
   Args:
     B: rows.
     L: room of a row.
     vocab: the id space.
     grows: whether the model inserts; a fixed-length MDM starts from masks.
-    prompt: ids to continue.
-    prefix: ids before a hole.
-    suffix: ids after it.
+    prompt: what to continue.
+    prefix: what stands before a hole.
+    suffix: what stands after it.
+    encode: makes the ids of these; by default they are ids, as text.
 
   Raises:
     InputError: B < 1, what is given contradicts itself or is no list of ids,
       or as the start that is made.
   """
+  encode = encode or parse_ids
   if B < 1:
     raise InputError(f"--num={B} must be at least 1.")
   holes = prefix is not None or suffix is not None
@@ -182,14 +185,14 @@ def parse_start(
       )
     return mask_start(B, L, vocab)
   if holes:
-    rows = [_parse_ids(text or "") for text in (prefix, suffix)]
+    rows = [encode(text or "") for text in (prefix, suffix)]
     return infill_start([rows[0]] * B, [rows[1]] * B, L, vocab)
   if prompt is not None:
-    return prompt_start([_parse_ids(prompt)] * B, L, vocab)
+    return prompt_start([encode(prompt)] * B, L, vocab)
   return empty_start(B, L, vocab)
 
 
-def _parse_ids(text: str) -> list[int]:
+def parse_ids(text: str) -> list[int]:
   """The ids in a text of numbers separated by spaces or commas."""
   try:
     return [int(word) for word in text.replace(",", " ").split()]

@@ -22,6 +22,7 @@ from flexmdm_jax.vocab import Vocab
 
 # A batch is a dict of arrays, one row an example:
 #   tokens i32[B, L], length i32[B], frozen bool[B, L], open_gaps bool[B, L+1].
+# L is that of the batch's bucket, at most the model's: one compilation each.
 Batch = dict[str, Array]
 
 TARGETS = ("sampled", "aligned")

@@ -1,0 +1,35 @@
+"""The paper's text experiment: a 175M DiT on OpenWebText, lengths to 1024.
+
+  python -m experiments.train --config=experiments/configs/openwebtext_175m.py \
+    --workdir=DIR --config.data.train='openwebtext/*.jsonl.gz' \
+    --config.data.tokenizer_folder=gpt2 [--config.method=mdm]
+
+GPT-2's BPE with a mask and a pad, documents cut at the blank line nearest the
+middle. With `train` alone a tenth of it each is held out for validation and
+test. TFDS has the data too: --config.data.source=tfds, with
+--config.data.train='openwebtext:train[2%:]', and the first two percent for
+`validation` and `test`. Hardware: 16 H100, about a million steps.
+"""
+
+from ml_collections.config_dict import placeholder
+
+from experiments.configs import base
+
+
+def get_config():
+  config = base.get_config()
+  config.data.update(
+    name="text",
+    source="files",
+    train=placeholder(str),
+    validation=placeholder(str),
+    test=placeholder(str),
+    text_key="text",
+    tokenizer="gpt2",
+    tokenizer_folder=placeholder(str),
+    merges=placeholder(int),
+    max_length=1024,
+    long="split",
+    buckets=(128, 256, 512, 1024),
+  )
+  return config

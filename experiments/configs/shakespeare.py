@@ -1,0 +1,48 @@
+"""Speeches of Shakespeare, a natural law of lengths, on two CPU cores.
+
+  python -m experiments.train --config=experiments/configs/shakespeare.py \
+    --workdir=build/shakespeare --config.data.train=speeches.train.jsonl.gz \
+    --config.data.validation=speeches.validation.jsonl.gz \
+    --config.data.test=speeches.test.jsonl.gz \
+    --config.data.tokenizer_folder=gpt2_bpe [--config.method=mdm]
+
+Files have a row {"text": ...} a line; with `train` alone a tenth of it each is
+held out for validation and test. The tokenizer is the first 1024 merges of
+GPT-2's BPE. Hardware: 2 CPU cores.
+"""
+
+from ml_collections.config_dict import placeholder
+
+from experiments.configs import base
+
+
+def get_config():
+  config = base.get_config()
+  config.data.update(
+    name="text",
+    source="files",
+    train=placeholder(str),
+    validation=placeholder(str),
+    test=placeholder(str),
+    text_key="text",
+    tokenizer="gpt2",
+    tokenizer_folder=placeholder(str),
+    merges=placeholder(int),
+    max_length=64,
+    long="split",
+    buckets=(16, 32, 64),
+  )
+  config.data.merges = 1024
+  config.model.update(
+    hidden_size=96, num_layers=3, num_heads=4, cond_size=48, dtype="float32"
+  )
+  config.optimizer.update(learning_rate=1e-3, warmup_steps=200, b2=0.99)
+  config.train.update(
+    num_steps=3000,
+    batch_size=32,
+    ema_decay=0.999,
+    report_every=50,
+    checkpoint_every=500,
+  )
+  config.sampler.update(steps=64)
+  return config

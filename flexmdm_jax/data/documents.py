@@ -1,0 +1,215 @@
+"""Where text comes from: files of JSON lines, or a TFDS data set.
+
+A source yields documents, strings that are not blank. A row that holds none is
+skipped and counted by kind: "not_utf8", "not_json", "no_text" (the key is
+missing), "not_string" or "empty".
+"""
+
+import abc
+import collections
+import contextlib
+import dataclasses
+import glob
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from flexmdm_jax.errors import InputError
+
+Skipped = collections.Counter
+
+
+class Source(abc.ABC):
+  """Documents, in an order that never changes."""
+
+  @abc.abstractmethod
+  def fingerprint(self) -> str:
+    """A hash that changes whenever the documents do."""
+
+  @abc.abstractmethod
+  def documents(self, skipped: Skipped) -> Iterator[str]:
+    """The documents; bad rows are added to `skipped`.
+
+    Raises:
+      InputError: the source cannot be read.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Files(Source):
+  """Files with a JSON object a line, as Hugging Face stores text.
+
+  Attributes:
+    paths: the files; a name that ends in .gz is decompressed.
+    text_key: the key of the text.
+  """
+
+  paths: tuple[pathlib.Path, ...]
+  text_key: str = "text"
+
+  @classmethod
+  def find(cls, patterns: str, text_key: str = "text") -> "Files":
+    """The files of paths and glob patterns, separated by commas.
+
+    Raises:
+      InputError: one of them matches no file.
+    """
+    paths = []
+    for pattern in patterns.split(","):
+      found = os.path.expanduser(pattern.strip())
+      found = [found] if os.path.isfile(found) else sorted(glob.glob(found))
+      if not found:
+        raise InputError(
+          f"no file matches {pattern.strip()!r}: give JSONL files, or patterns"
+          " such as 'data/*.jsonl.gz', separated by commas."
+        )
+      paths += map(pathlib.Path, found)
+    return cls(tuple(paths), text_key)
+
+  def fingerprint(self) -> str:
+    """A hash of the files' contents and the key; names do not count."""
+    digests = [self.text_key]
+    for path in self.paths:
+      with _readable(path), path.open("rb") as file:
+        digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return _hash(digests)
+
+  def documents(self, skipped: Skipped) -> Iterator[str]:
+    """The documents of all files; see `Source`."""
+    for path in self.paths:
+      open_file = gzip.open if path.suffix == ".gz" else open
+      with _readable(path), open_file(path, "rb") as file:
+        for line in file:
+          if not line.strip():
+            continue
+          text, fault = _read_line(line, self.text_key)
+          if fault:
+            skipped[fault] += 1
+          else:
+            yield text
+
+
+@contextlib.contextmanager
+def _readable(path: pathlib.Path) -> Iterator[None]:
+  """Makes one InputError of whatever an unreadable file raises."""
+  try:
+    yield
+  except (OSError, EOFError, zlib.error) as error:
+    raise InputError(
+      f"cannot read {path} ({getattr(error, 'strerror', None) or error}): give"
+      " a whole, readable file."
+    ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds(Source):
+  """A split of a TFDS data set with a text feature; prepared if it is not.
+
+  Attributes:
+    name: as `tfds.builder` takes it, or a folder that TFDS has prepared.
+    split: such as "train" or "train[:1%]".
+    text_key: the name of the feature.
+
+  """
+
+  name: str
+  split: str
+  text_key: str = "text"
+
+  @classmethod
+  def parse(cls, text: str, text_key: str = "text") -> "Tfds":
+    """The split that "NAME:SPLIT" names.
+
+    Raises:
+      InputError: it is not of that form.
+    """
+    match = re.fullmatch(r"(.+):([^:\[\]]+(\[[^\]]*\])?)", text.strip())
+    if not match:
+      raise InputError(
+        f"{text!r} names no TFDS split: write NAME:SPLIT, such as"
+        " 'openwebtext:train[:1%]'."
+      )
+    return cls(match[1], match[2], text_key)
+
+  def fingerprint(self) -> str:
+    """A hash of the data set's name, version and split, and of the key."""
+    return _hash([self._builder().info.full_name, self.split, self.text_key])
+
+  def documents(self, skipped: Skipped) -> Iterator[str]:
+    """The documents of the split; see `Source`."""
+    builder = self._builder()
+    if self.text_key not in builder.info.features:
+      raise InputError(
+        f"the TFDS data set {self.name!r} has no feature {self.text_key!r}: set"
+        f" data.text_key to one of {', '.join(builder.info.features)}."
+      )
+    try:
+      rows = builder.as_data_source(split=self.split)
+    except Exception as error:  # TFDS has no narrower one
+      raise InputError(
+        f"cannot read the split {self.split!r} of the TFDS data set"
+        f" {self.name!r} ({_first_line(error)}): it must exist, and be prepared"
+        " as array_record."
+      ) from error
+    for row in rows:
+      text, fault = _checked(row[self.text_key])
+      if fault:
+        skipped[fault] += 1
+      else:
+        yield text
+
+  def _builder(self) -> Any:
+    import tensorflow_datasets as tfds  # slow to import
+
+    folder = os.path.expanduser(self.name)
+    try:
+      if os.path.isdir(folder):
+        return tfds.builder_from_directory(folder)
+      builder = tfds.builder(self.name)
+      builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # whatever a builder, or its download, raises
+      raise InputError(
+        f"cannot prepare the TFDS data set {self.name!r}"
+        f" ({_first_line(error)}): name one that TFDS knows, or a folder that"
+        " it has prepared."
+      ) from error
+    return builder
+
+
+def _read_line(line: bytes, text_key: str) -> tuple[str, str | None]:
+  """(text, None) of a line of JSON, or ("", its fault)."""
+  try:
+    row = json.loads(line.decode("utf-8-sig"))
+  except UnicodeDecodeError:
+    return "", "not_utf8"
+  except (ValueError, RecursionError):
+    return "", "not_json"
+  if not isinstance(row, dict) or text_key not in row:
+    return "", "no_text"
+  return _checked(row[text_key])
+
+
+def _checked(value: Any) -> tuple[str, str | None]:
+  """(text, None) of a text or its bytes, or ("", its fault)."""
+  try:
+    text = value.decode() if isinstance(value, bytes) else value
+    if not isinstance(text, str):
+      return "", "not_string"
+    text.encode()  # JSON can spell half of a surrogate pair
+  except UnicodeError:
+    return "", "not_utf8"
+  return (text, None) if text.strip() else ("", "empty")
+
+
+def _hash(content: Any) -> str:
+  return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [repr(error)])[0][:200]

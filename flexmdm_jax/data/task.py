@@ -1,0 +1,97 @@
+"""What a task is: a data set in the layout of a method; see `tasks`."""
+
+import abc
+import functools
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flexmdm_jax.data import layouts
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.sampling.start import Start, parse_ids
+from flexmdm_jax.vocab import Vocab
+
+
+class Task(abc.ABC):
+  """A data set in the layout of a method.
+
+  Attributes:
+    methods: what can be trained on this data set.
+    method: the one chosen.
+    vocab: the id space.
+    max_length: L, the positions of an example.
+    buckets: lengths to which batches may be cropped; none if empty.
+  """
+
+  methods: tuple[str, ...]
+  method: str
+  vocab: Vocab
+  max_length: int
+  buckets: tuple[int, ...] = ()
+
+  @property
+  def grows(self) -> bool:
+    """Whether the length is the model's to decide, by insertions."""
+    return self.method == "flexmdm"
+
+  @functools.cached_property
+  @abc.abstractmethod
+  def layout(self) -> Any:
+    """The layout of `method`."""
+
+  @abc.abstractmethod
+  def records(self, split: str) -> Sequence[Mapping[str, Any]]:
+    """The records of a split; prepares the data set on first use."""
+
+  @abc.abstractmethod
+  def encode(self, record: Mapping[str, np.ndarray]) -> layouts.Row:
+    """The training example of a record."""
+
+  @abc.abstractmethod
+  def start(self, records: Sequence[Mapping[str, np.ndarray]]) -> Start:
+    """Where sampling starts to solve, or to stand beside, these records."""
+
+  def variants(self) -> dict[str, "Task"]:
+    """Ways to start that one trained model has; usually one, named ""."""
+    return {"": self}
+
+  def decode(self, tokens: np.ndarray, length: np.ndarray) -> list[list[int]]:
+    """The sequences of a batch of samples, without padding or prefix."""
+    return [
+      self.layout.decode(row, int(n))
+      for row, n in zip(np.asarray(tokens), np.asarray(length), strict=True)
+    ]
+
+  def encode_text(self, text: str) -> list[int]:
+    """The tokens of a prompt: here, ids separated by spaces."""
+    return parse_ids(text)
+
+  def to_text(self, tokens: Iterable[int]) -> str | None:
+    """The text of a sequence; None where tokens are no text."""
+    del tokens
+    return None
+
+
+def stack_start(rows: Sequence[layouts.Row]) -> Start:
+  """The `Start` of rows that a layout made."""
+  return Start(
+    **{name: np.stack([row[name] for row in rows]) for name in Start._fields}
+  )
+
+
+def require_method(method: str, methods: Sequence[str]) -> str:
+  """Returns `method` if it is one of `methods`, else raises InputError."""
+  if method not in methods:
+    raise InputError(
+      f"method={method!r} is unknown for this data: choose one of"
+      f" {', '.join(methods)}."
+    )
+  return method
+
+
+def data_folder(folder: str) -> str:
+  """Where data sets are kept: absolute, `~` expanded."""
+  return str(pathlib.Path(os.path.expanduser(folder)).absolute())

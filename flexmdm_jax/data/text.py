@@ -1,0 +1,382 @@
+"""Text data: documents become token records, prepared once.
+
+A document longer than the model is cut into pieces; each piece is a record.
+Splits are made of whole documents, so that no held-out document is trained on.
+
+Source: arXiv 2509.01025, experiment "OpenWebText", for the cut.
+"""
+
+import array
+import collections
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from flexmdm_jax.data.documents import Skipped, Source
+from flexmdm_jax.data.splits import SPLITS, content_split, require_split
+from flexmdm_jax.data.tokenizers import CharTokenizer, Tokenizer
+from flexmdm_jax.errors import InputError
+
+LONG_RULES = ("split", "drop")
+# Part of every data set's name: raise it when the files below change.
+_FORMAT = 1
+# Documents given to the tokenizer at once, which spreads them over the cores.
+_CHUNK = 1000
+
+
+def split_text(
+  text: str,
+  encode: Callable[[str], list[int]],
+  max_length: int,
+  long: str = "split",
+) -> tuple[list[tuple[str, list[int]]], int]:
+  """Cuts a text until each piece has at most `max_length` tokens.
+
+  Every cut is at the blank line nearest the middle, as in the paper, which
+  leaves whole paragraphs. A piece without one has to be cut where no author
+  ended it, at a line break, else a space, else between two characters, or be
+  left out. Cutting keeps all text, but such pieces begin and end mid-sentence;
+  leaving out keeps the law of whole paragraphs, without the long ones. The
+  white space at a cut belongs to neither piece.
+
+  Args:
+    text: what to cut.
+    encode: its tokenizer.
+    max_length: the longest piece, in tokens.
+    long: "split" or "drop", what becomes of a long piece without a blank line.
+
+  Returns:
+    The pieces in order, each with its ids, and the number left out: a single
+    character that is too long is, whatever the rule.
+  """
+  pieces, dropped = [], 0
+  pending = [text]
+  while pending:
+    piece = pending.pop()
+    ids = encode(piece)
+    if len(ids) <= max_length:
+      pieces.append((piece, ids))
+    elif cut := _cut(piece, _CUTS if long == "split" else _CUTS[:1]):
+      left, right = piece[: cut[0]], piece[cut[1] :]
+      pending += [half for half in (right, left) if half.strip()]
+    elif long == "split" and len(piece) > 1:
+      middle = len(piece) // 2
+      pending += [piece[middle:], piece[:middle]]
+    else:
+      dropped += 1
+  return pieces, dropped
+
+
+_CUTS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s+"))
+
+
+def _cut(text: str, patterns: Sequence[re.Pattern]) -> tuple[int, int] | None:
+  """The place nearest the middle of the first pattern that occurs inside."""
+  for pattern in patterns:
+    spans = [match.span() for match in pattern.finditer(text)]
+    inside = [(a, b) for a, b in spans if 0 < a and b < len(text)]
+    if inside:
+      return min(inside, key=lambda span: abs(sum(span) - len(text)))
+  return None
+
+
+class TextRecords(Sequence):
+  """The records of a split, by index.
+
+  Each is a dict of `tokens` int32[n] and `characters`, their number in the
+  text of the piece.
+
+  Attributes:
+    lengths: int32[N], the tokens of each record.
+  """
+
+  def __init__(self, folder: pathlib.Path, split: str):
+    """Opens a split that `prepare` wrote."""
+    self._path = folder / f"{split}.array_record"
+    self.lengths = np.load(folder / f"{split}.lengths.npy")
+    self._characters = np.load(folder / f"{split}.characters.npy")
+    self._source = ArrayRecordDataSource(str(self._path))
+
+  def __len__(self) -> int:
+    return len(self.lengths)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    tokens = np.frombuffer(self._source[int(index)], "<i4")
+    if len(tokens) != self.lengths[index]:
+      raise _damaged(self._path.parent)
+    return {"tokens": tokens, "characters": int(self._characters[index])}
+
+
+class TextSet:
+  """A prepared data set.
+
+  Attributes:
+    folder: where it lies.
+    metadata: "tokenizer" (its fingerprint), "alphabet" (a `CharTokenizer`'s,
+      else None), "max_length", "long" and, for each split in "splits",
+      "documents", "records", "tokens", "characters", "unknown" (tokens that
+      stand for an unknown character) and "skipped", by kind.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    """Opens a folder that `prepare` wrote.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    self.folder = folder
+    try:
+      self.metadata = json.loads((folder / "metadata.json").read_text())
+      wanted = self.metadata["bytes"]
+      sizes = {name: (folder / name).stat().st_size for name in wanted}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise _damaged(folder) from error
+    if sizes != wanted:
+      raise _damaged(folder)
+
+  def records(self, split: str) -> TextRecords:
+    """The records of a split.
+
+    Raises:
+      InputError: there is no such split, or it is empty.
+    """
+    require_split(split)
+    if not self.metadata["splits"].get(split, {}).get("records"):
+      raise InputError(
+        f"this text has no {split} documents: set data.{split}, or give more"
+        " documents."
+      )
+    return TextRecords(self.folder, split)
+
+
+def prepare(
+  folder: str | os.PathLike,
+  sources: Mapping[str, Source],
+  tokenizer: Tokenizer | None,
+  *,
+  max_length: int,
+  long: str = "split",
+) -> TextSet:
+  """Tokenises documents into a folder, unless they are there already.
+
+  The folder's name is a hash of the documents, the tokenizer and the settings.
+  It is written beside its place and renamed at the end: what an interrupted
+  preparation left is never read, and of several at once the first to finish
+  wins.
+
+  With a source for "train" alone, a hash of each document decides its split,
+  80 / 10 / 10 %. With more, a document of "train" that is also one of the
+  others is left out, and counted as "duplicate".
+
+  Args:
+    folder: where data sets are kept.
+    sources: by split; "train" at least.
+    tokenizer: of the text; None for a `CharTokenizer` of the characters that
+      the training documents have.
+    max_length: the longest record, in tokens.
+    long: see `split_text`.
+
+  Raises:
+    InputError: a setting is out of range, a source cannot be read or has no
+      document, or the folder cannot be written or is damaged.
+  """
+  if max_length < 1:
+    raise InputError(f"data.max_length={max_length} must be at least 1.")
+  if long not in LONG_RULES:
+    raise InputError(
+      f"data.long={long!r} is unknown: choose one of {', '.join(LONG_RULES)}."
+    )
+  if "train" not in sources:
+    raise InputError("data.train is not set: give the documents to train on.")
+  recipe = [
+    _FORMAT,
+    {split: source.fingerprint() for split, source in sources.items()},
+    tokenizer.fingerprint if tokenizer else "char",
+    max_length,
+    long,
+  ]
+  content = json.dumps(recipe, sort_keys=True).encode()
+  folder = pathlib.Path(folder).expanduser().absolute() / "text"
+  final = folder / hashlib.sha256(content).hexdigest()[:16]
+  if not final.exists():
+    logging.info("preparing %s", final)
+    temporary = folder / f"new-{uuid.uuid4().hex}"
+    try:
+      with _writable(folder):
+        temporary.mkdir(parents=True)
+      _write(temporary, sources, tokenizer, max_length, long)
+      with _writable(folder):
+        _rename(temporary, final)
+    finally:
+      shutil.rmtree(temporary, ignore_errors=True)
+  return TextSet(final)
+
+
+def _write(folder, sources, tokenizer, max_length, long) -> None:
+  """Writes the files of a `TextSet`."""
+  if tokenizer is None:
+    tokenizer = CharTokenizer(_alphabet(sources))
+  skipped = collections.defaultdict(Skipped)
+  writers = {split: _Writer(folder, split) for split in SPLITS}
+  documents = _documents(sources, skipped)
+  while chunk := list(itertools.islice(documents, _CHUNK)):
+    encoded = tokenizer.encode_batch([text for _, text in chunk])
+    for (split, text), ids in zip(chunk, encoded, strict=True):
+      pieces, dropped = [(text, ids)], 0
+      if len(ids) > max_length:
+        pieces, dropped = split_text(text, tokenizer.encode, max_length, long)
+      if dropped:
+        skipped[split]["too_long"] += dropped
+      writers[split].add(pieces, tokenizer.unknown)
+  splits = {
+    split: {**writer.close(), "skipped": dict(skipped[split])}
+    for split, writer in writers.items()
+  }
+  for split in sources:
+    if not splits[split]["records"]:
+      raise _no_documents(split, skipped)
+  if any(skipped.values()):
+    logging.warning("skipped rows of text: %s", _report(skipped))
+  metadata = {
+    "tokenizer": tokenizer.fingerprint,
+    "alphabet": getattr(tokenizer, "characters", None),
+    "max_length": max_length,
+    "long": long,
+    "splits": splits,
+    "bytes": {path.name: path.stat().st_size for path in folder.iterdir()},
+  }
+  with _writable(folder.parent):
+    text = json.dumps(metadata, indent=2) + "\n"
+    (folder / "metadata.json").write_text(text)
+
+
+def _alphabet(sources: Mapping[str, Source]) -> set[str]:
+  """The characters of the training documents."""
+  skipped = collections.defaultdict(Skipped)
+  characters = set()
+  for split, text in _documents(sources, skipped):
+    if split == "train":
+      characters.update(text)
+  if not characters:
+    raise _no_documents("train", skipped)
+  return characters
+
+
+def _documents(
+  sources: Mapping[str, Source], skipped: Mapping[str, Skipped]
+) -> Iterator[tuple[str, str]]:
+  """Pairs of split and document; what is left out is counted by split."""
+  if sources.keys() == {"train"}:
+    for text in sources["train"].documents(skipped["train"]):
+      yield content_split(b"text" + text.encode()), text
+    return
+  held_out = set()
+  for split in reversed(SPLITS):  # what is held out is known before "train"
+    if split not in sources:
+      continue
+    for text in sources[split].documents(skipped[split]):
+      digest = hashlib.sha256(text.encode()).digest()
+      if split != "train":
+        held_out.add(digest)
+      elif digest in held_out:
+        skipped[split]["duplicate"] += 1
+        continue
+      yield split, text
+
+
+class _Writer:
+  """Writes the records of one split, and what is known of each."""
+
+  def __init__(self, folder: pathlib.Path, split: str):
+    self._folder, self._split = folder, split
+    # One record a group: they are read one by one, in any order.
+    path = folder / f"{split}.array_record"
+    with _writable(folder.parent):
+      self._records = ArrayRecordWriter(str(path), "group_size:1")
+    self._lengths, self._characters = array.array("i"), array.array("i")
+    self._documents = self._unknown = 0
+
+  def add(self, pieces, unknown: int | None) -> None:
+    """Writes the pieces of one document."""
+    self._documents += bool(pieces)
+    for text, ids in pieces:
+      with _writable(self._folder.parent):
+        self._records.write(np.array(ids, "<i4").tobytes())
+      self._lengths.append(len(ids))
+      self._characters.append(len(text))
+      self._unknown += ids.count(unknown)
+
+  def close(self) -> dict[str, int]:
+    """Completes the files; returns the split's totals."""
+    with _writable(self._folder.parent):
+      self._records.close()
+    for name in ("lengths", "characters"):
+      values = np.array(getattr(self, f"_{name}"), np.int32)
+      with _writable(self._folder.parent):
+        np.save(self._folder / f"{self._split}.{name}.npy", values)
+    return {
+      "documents": self._documents,
+      "records": len(self._lengths),
+      "tokens": sum(self._lengths),
+      "characters": sum(self._characters),
+      "unknown": self._unknown,
+    }
+
+
+def _rename(temporary: pathlib.Path, final: pathlib.Path) -> None:
+  """Moves a complete folder to its place, unless another was faster."""
+  try:
+    temporary.rename(final)
+  except OSError:
+    if not final.exists():
+      raise
+
+
+@contextlib.contextmanager
+def _writable(folder: pathlib.Path) -> Iterator[None]:
+  """Makes one InputError of whatever a full or forbidden disk raises.
+
+  array_record raises a RuntimeError: only its own calls are to be inside.
+  """
+  try:
+    yield
+  except (OSError, RuntimeError) as error:
+    reason = getattr(error, "strerror", None) or str(error).split(";")[0]
+    raise InputError(
+      f"cannot write the data set to {folder} ({reason}): choose a data"
+      " directory that you may write to, with free space."
+    ) from error
+
+
+def _no_documents(split: str, skipped: Mapping[str, Skipped]) -> InputError:
+  return InputError(
+    f"data.{split} has no document that can be used"
+    f" ({_report(skipped) or 'no rows at all'}): check the files and"
+    " data.text_key."
+  )
+
+
+def _damaged(folder: pathlib.Path) -> InputError:
+  return InputError(f"the data set in {folder} is damaged: remove that folder.")
+
+
+def _report(skipped: Mapping[str, Skipped]) -> str:
+  """What was skipped, in one line."""
+  return "; ".join(
+    f"{split}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    for split, kinds in skipped.items()
+    if kinds
+  )
