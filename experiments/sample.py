@@ -16,7 +16,6 @@ from absl import flags
 from experiments import cli
 from flexmdm_jax.evaluation import output
 from flexmdm_jax.experiment import Experiment
-from flexmdm_jax.sampling.sampler import sample_in_batches
 from flexmdm_jax.sampling.start import parse_start
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -44,27 +43,23 @@ def main(_):
     top_p=_TOP_P.value,
   )
   given = {name: x for name, x in flag_values.items() if x is not None}
-  config = dataclasses.replace(experiment.sampler, **given)
+  sampler = dataclasses.replace(experiment.sampler, **given)
+  experiment = dataclasses.replace(experiment, sampler=sampler)
   task = experiment.task
   start = parse_start(
     _NUM.value,
     task.max_length,
     task.vocab,
     grows=task.grows,
+    causal=task.causal,
     prompt=_PROMPT.value,
     prefix=_PREFIX.value,
     suffix=_SUFFIX.value,
     encode=task.encode_text,
   )
   _, denoiser = experiment.restore(_WORKDIR.value)
-  samples = sample_in_batches(
-    jax.random.key(_SEED.value),
-    denoiser,
-    start,
-    experiment.interpolant,
-    task.vocab,
-    config,
-    _BATCH.value,
+  samples = experiment.sample(
+    jax.random.key(_SEED.value), denoiser, start, _BATCH.value
   )
   lines = []
   for tokens, truncated in zip(

@@ -1,6 +1,7 @@
 """An experiment: a config, and the task, model and schedules it stands for."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Key
 
 from flexmdm_jax import schedules
 from flexmdm_jax.data.pipeline import make_loader
@@ -16,10 +18,21 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.sampling.sampler import SamplerConfig
+from flexmdm_jax.sampling.autoregressive import sample_autoregressive
+from flexmdm_jax.sampling.sampler import (
+  SamplerConfig,
+  Samples,
+  in_batches,
+  sample,
+)
+from flexmdm_jax.sampling.start import Start
 from flexmdm_jax.training import loop
 from flexmdm_jax.training.checkpoint import restore_ema
-from flexmdm_jax.training.objectives import Diffusion, Objective
+from flexmdm_jax.training.objectives import (
+  Autoregressive,
+  Diffusion,
+  Objective,
+)
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules, make_mesh
 from flexmdm_jax.training.step import TrainStep, make_train_step
@@ -36,7 +49,8 @@ class Experiment:
   Attributes:
     config: the settings, JSON-ready.
     task: the data in the layout of the method.
-    interpolant: the schedules; a baseline's inserts everything at time 0.
+    interpolant: the schedules; a baseline's inserts everything at time 0, and
+      an autoregressive one does not look at it.
     model: the network.
     objective: what its training minimises.
     optimizer: how.
@@ -76,7 +90,7 @@ class Experiment:
         if task.grows
         else MDM(_schedule(config["mdm_unmasking"]))
       )
-      model = dict(config["model"])
+      model = dict(config["model"], causal=task.causal)
       if not task.grows:
         model["gap_head"] = None
       train = dict(config["train"])
@@ -96,7 +110,11 @@ class Experiment:
           vocab=task.vocab,
           max_length=task.max_length,
         ),
-        objective=Diffusion(interpolant, task.vocab, **objective),
+        objective=(
+          Autoregressive(task.vocab)
+          if task.causal
+          else Diffusion(interpolant, task.vocab, **objective)
+        ),
         optimizer=_build(
           OptimizerConfig, config["optimizer"], num_steps=train["num_steps"]
         ),
@@ -172,6 +190,45 @@ class Experiment:
     abstract = self.train_step().abstract_state.params
     step, params = restore_ema(pathlib.Path(workdir), abstract)
     return step, denoiser(self.model, params)
+
+  def sample(
+    self,
+    key: Key[Array, ""],
+    denoiser: ModelDenoiser,
+    start: Start,
+    batch_size: int,
+  ) -> Samples:
+    """Samples as `sampler` says, from left to right if the model is causal.
+
+    Args:
+      key: one key.
+      denoiser: the trained model.
+      start: N rows of the task.
+      batch_size: rows at once; changes nothing but the memory.
+
+    Returns:
+      N `Samples`, as NumPy arrays on the host.
+
+    Raises:
+      InputError: batch_size < 1.
+    """
+    if self.task.causal:
+      draw = functools.partial(
+        sample_autoregressive,
+        denoiser=denoiser,
+        vocab=self.task.vocab,
+        temperature=self.sampler.temperature,
+        top_p=self.sampler.top_p,
+      )
+    else:
+      draw = functools.partial(
+        sample,
+        denoiser=denoiser,
+        interpolant=self.interpolant,
+        vocab=self.task.vocab,
+        config=self.sampler,
+      )
+    return in_batches(draw, key, start, batch_size)
 
 
 def num_parameters(model: DiT) -> int:

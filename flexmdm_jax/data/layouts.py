@@ -10,7 +10,8 @@ An example, and a start, is a dict of arrays for rows of L positions:
              j = length is the gap after the last one, beyond it all is False.
 
 Layouts with gaps are FlexMDM's. Those without are its fixed-length baselines:
-there the length is always L, and padding is a token to be predicted.
+there the length is always L, and padding is a token to be predicted. The
+autoregressive one has no gaps either; its pad ends a sequence.
 
 Source: arXiv 2509.01025, experiment "maze planning" and its MDM baseline.
 """
@@ -326,3 +327,36 @@ class PaddedLayout:
   def decode(self, tokens: Tokens, length: int) -> list[int]:
     """The sequence of a sample: what stands before the first pad."""
     return until_pad(tokens[:length], self.vocab.pad)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoregressiveLayout:
+  """Sequences read from left to right, behind a token that begins them.
+
+  Attributes:
+    vocab: the id space; the mask, which is no text, stands for the beginning.
+    max_text: room for the sequence.
+  """
+
+  vocab: Vocab
+  max_text: int
+
+  @property
+  def max_length(self) -> int:
+    """L: the beginning and the sequence."""
+    return 1 + self.max_text
+
+  def encode(self, tokens: Tokens) -> Row:
+    """The example of a sequence; InputError if too long."""
+    row = growing_row(
+      [self.vocab.mask, *tokens], (0,), self.max_length, self.vocab
+    )
+    return row | {"open_gaps": np.zeros(self.max_length + 1, bool)}
+
+  def start(self) -> Row:
+    """The beginning alone."""
+    return self.encode([])
+
+  def decode(self, tokens: Tokens, length: int) -> list[int]:
+    """The sequence of a sample: what follows the beginning."""
+    return [int(token) for token in tokens[1:length]]

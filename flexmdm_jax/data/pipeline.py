@@ -156,9 +156,13 @@ def make_loader(
   plan = BucketPlan(source.lengths, buckets, batch_size=batch_size, seed=seed)
 
   def read(index):
-    L, rows = plan.batch(index)
-    rows = rows[process_index::process_count]
-    examples = [crop_row(encode(source[int(row)]), L) for row in rows]
+    length, rows = plan.batch(index)
+    examples = [
+      encode(source[int(i)]) for i in rows[process_index::process_count]
+    ]
+    # Examples may be longer than their records, all by as much.
+    room = examples[0]["tokens"].size - (buckets[-1] - length)
+    examples = [crop_row(example, room) for example in examples]
     return {k: np.stack([x[k] for x in examples]) for k in examples[0]}
 
   num_batches = _FOR_EVER

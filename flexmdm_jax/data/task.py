@@ -23,7 +23,7 @@ class Task(abc.ABC):
     method: the one chosen.
     vocab: the id space.
     max_length: L, the positions of an example.
-    buckets: lengths to which batches may be cropped; none if empty.
+    buckets: lengths of sequences by which they may be batched; none if empty.
   """
 
   methods: tuple[str, ...]
@@ -36,6 +36,11 @@ class Task(abc.ABC):
   def grows(self) -> bool:
     """Whether the length is the model's to decide, by insertions."""
     return self.method == "flexmdm"
+
+  @property
+  def causal(self) -> bool:
+    """Whether the model reads from left to right."""
+    return self.method == "autoregressive"
 
   @functools.cached_property
   @abc.abstractmethod
@@ -73,6 +78,22 @@ class Task(abc.ABC):
     """The text of a sequence; None where tokens are no text."""
     del tokens
     return None
+
+
+def sequence_layout(method: str, vocab: Vocab, max_length: int) -> Any:
+  """The layout of unconditional sequences for a method.
+
+  Args:
+    method: "flexmdm", "mdm" or "autoregressive".
+    vocab: the id space.
+    max_length: of the sequences.
+  """
+  layout = {
+    "flexmdm": layouts.TextLayout,
+    "mdm": layouts.PaddedLayout,
+    "autoregressive": layouts.AutoregressiveLayout,
+  }[method]
+  return layout(vocab, max_length)
 
 
 def stack_start(rows: Sequence[layouts.Row]) -> Start:

@@ -1,7 +1,7 @@
 """A task: what an experiment trains on and starts sampling from.
 
 It joins a data set with the layout of a method: "flexmdm", or one of the
-fixed-length baselines that the data set offers.
+baselines that the data set offers.
 """
 
 import functools
@@ -15,6 +15,7 @@ from flexmdm_jax.data.task import (
   Task,
   data_folder,
   require_method,
+  sequence_layout,
   stack_start,
 )
 from flexmdm_jax.data.text_task import TextTask
@@ -97,7 +98,7 @@ class MazeTask(Task):
 class BracketTask(Task):
   """Balanced brackets, from nothing."""
 
-  methods = ("flexmdm", "mdm")
+  methods = ("flexmdm", "mdm", "autoregressive")
 
   def __init__(self, method: str, data: Mapping[str, Any]):
     from flexmdm_jax.data import builders
@@ -111,7 +112,7 @@ class BracketTask(Task):
       num_eval=data["num_eval"],
     )
     self.vocab = brackets.bracket_vocab(data["kinds"])
-    self.max_length = data["max_length"]
+    self.max_length = self.layout.max_length
 
   def records(self, split):
     from flexmdm_jax.data import builders
@@ -125,8 +126,7 @@ class BracketTask(Task):
 
   @functools.cached_property
   def layout(self):
-    layout = layouts.TextLayout if self.grows else layouts.PaddedLayout
-    return layout(self.vocab, self.max_length)
+    return sequence_layout(self.method, self.vocab, self._data["max_length"])
 
   def encode(self, record):
     return self.layout.encode(record["tokens"])

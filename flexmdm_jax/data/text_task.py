@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flexmdm_jax.data import layouts
 from flexmdm_jax.data.documents import Files, Source, Tfds
 from flexmdm_jax.data.pipeline import require_buckets
 from flexmdm_jax.data.splits import SPLITS
@@ -12,6 +11,7 @@ from flexmdm_jax.data.task import (
   Task,
   data_folder,
   require_method,
+  sequence_layout,
   stack_start,
 )
 from flexmdm_jax.data.text import TextSet, prepare
@@ -38,11 +38,11 @@ class TextTask(Task):
     merges: how many of its merges to keep; None for all.
     max_length: L; what is longer is cut.
     long: "split" or "drop", where a cut finds no blank line.
-    buckets: lengths of batches, ascending to max_length; empty for none. Only
-      growing sequences are batched by length: a baseline's are all of L.
+    buckets: lengths of batches, ascending to max_length; empty for none. The
+      fixed-length baseline has none: its sequences are all of L.
   """
 
-  methods = ("flexmdm", "mdm")
+  methods = ("flexmdm", "mdm", "autoregressive")
 
   def __init__(self, method: str, data: Mapping[str, Any]):
     self.method = require_method(method, self.methods)
@@ -57,12 +57,12 @@ class TextTask(Task):
         f"data.source={data['source']!r} is unknown: choose one of"
         f" {', '.join(_SOURCES)}."
       )
-    self.max_length = data["max_length"]
     buckets = tuple(data["buckets"])
     if buckets:
-      require_buckets(buckets, self.max_length)
-    self.buckets = buckets if self.grows else ()
+      require_buckets(buckets, data["max_length"])
+    self.buckets = buckets if self.grows or self.causal else ()
     self.vocab = self.tokenizer.vocab
+    self.max_length = self.layout.max_length
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -89,7 +89,7 @@ class TextTask(Task):
       data_folder(data["folder"]),
       self._sources(),
       tokenizer,
-      max_length=self.max_length,
+      max_length=data["max_length"],
       long=data["long"],
     )
 
@@ -104,8 +104,7 @@ class TextTask(Task):
 
   @functools.cached_property
   def layout(self):
-    layout = layouts.TextLayout if self.grows else layouts.PaddedLayout
-    return layout(self.vocab, self.max_length)
+    return sequence_layout(self.method, self.vocab, self._data["max_length"])
 
   def records(self, split):
     return self.text_set.records(split)

@@ -3,6 +3,7 @@
 Source: arXiv 2509.01025, experiment "maze planning".
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from flexmdm_jax.data.tasks import MazeTask, subgoals
 from flexmdm_jax.evaluation.lengths import total_variation
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.rates import Denoiser
-from flexmdm_jax.sampling.sampler import SamplerConfig, sample_in_batches
+from flexmdm_jax.sampling.sampler import SamplerConfig, in_batches, sample
 
 
 class Planning(NamedTuple):
@@ -71,17 +72,16 @@ def evaluate_planning(
     config: how to sample.
     batch_size: problems sampled at once; changes nothing but the memory.
   """
+  draw = functools.partial(
+    sample,
+    denoiser=denoiser,
+    interpolant=interpolant,
+    vocab=task.vocab,
+    config=config,
+  )
   tried = []
   for name, variant in task.variants().items():
-    samples = sample_in_batches(
-      key,
-      denoiser,
-      variant.start(records),
-      interpolant,
-      task.vocab,
-      config,
-      batch_size,
-    )
+    samples = in_batches(draw, key, variant.start(records), batch_size)
     paths = variant.decode(samples.tokens, samples.length)
     tried.append(_score(task, records, paths, samples.truncated, name))
   return max(tried, key=lambda planning: planning.success)

@@ -18,7 +18,6 @@ from flexmdm_jax.evaluation.planning import evaluate_planning
 from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.likelihood import log_likelihood_bound
 from flexmdm_jax.models.denoiser import ModelDenoiser
-from flexmdm_jax.sampling.sampler import sample_in_batches
 
 
 def evaluate(
@@ -79,15 +78,7 @@ def maze(experiment, denoiser, records, key, *, batch_size, **_):
 def lengths(experiment, denoiser, records, key, *, batch_size, **_):
   """Length law of samples against that of the data."""
   task = experiment.task
-  samples = sample_in_batches(
-    key,
-    denoiser,
-    task.start(records),
-    experiment.interpolant,
-    task.vocab,
-    experiment.sampler,
-    batch_size,
-  )
+  samples = experiment.sample(key, denoiser, task.start(records), batch_size)
   sequences = task.decode(samples.tokens, samples.length)
   made = [len(sequence) for sequence in sequences]
   true = [len(record["tokens"]) for record in records]

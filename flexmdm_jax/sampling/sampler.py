@@ -8,6 +8,7 @@ Source: arXiv 2509.01025, "sampling algorithms".
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -164,32 +165,27 @@ def sample(
   return _sample(key, denoiser, start, interpolant, vocab, config, trace)
 
 
-def sample_in_batches(
+def in_batches(
+  draw: Callable[..., Samples],
   key: Key[Array, ""],
-  denoiser: Denoiser,
   start: Start,
-  interpolant: JointInterpolant,
-  vocab: Vocab,
-  config: SamplerConfig,
   batch_size: int,
 ) -> Samples:
-  """`sample`, at most `batch_size` rows at a time; the result is the same.
+  """Samples at most `batch_size` rows at a time; the result is the same.
 
   Args:
+    draw: `(key, start=...) -> Samples`, `sample` with its other arguments
+      given.
     key: one key.
-    denoiser: the model.
     start: N rows.
-    interpolant: the schedules the model was trained with.
-    vocab: the id space.
-    config: how to sample.
     batch_size: rows at once. The last batch is filled up by repeating rows, so
       that one compiled program serves them all.
 
   Returns:
-    N `Samples`, as NumPy arrays on the host.
+    N `Samples`, as NumPy arrays on the host, without a trace.
 
   Raises:
-    InputError: batch_size < 1, or as `sample`.
+    InputError: batch_size < 1, or as `draw`.
   """
   if batch_size < 1:
     raise InputError(f"batch_size={batch_size} must be at least 1.")
@@ -199,7 +195,7 @@ def sample_in_batches(
   for first in range(0, N, batch_size):
     rows = np.arange(first, first + min(batch_size, N)) % N
     batch = Start(*(np.asarray(x)[rows] for x in start))
-    samples = sample(keys[rows], denoiser, batch, interpolant, vocab, config)
+    samples = draw(keys[rows], start=batch)
     real = min(batch_size, N - first)
     done.append([np.asarray(x)[:real] for x in samples[:3]])
   return Samples(*(np.concatenate(x) for x in zip(*done, strict=True)))

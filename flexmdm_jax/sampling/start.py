@@ -114,6 +114,30 @@ def mask_start(B: int, L: int, vocab: Vocab) -> Start:
   )
 
 
+def causal_start(
+  prompts: Sequence[Sequence[int]], L: int, vocab: Vocab
+) -> Start:
+  """Rows that an autoregressive model continues, every gap closed.
+
+  Args:
+    prompts: token ids of each row's prompt.
+    L: room of a row: the mask, which stands for the beginning, and the rest.
+    vocab: the id space.
+
+  Raises:
+    InputError: as `prompt_start`.
+  """
+  checked = prompt_start(prompts, L - 1, vocab)
+  B = len(prompts)
+  first = jnp.full((B, 1), vocab.mask, jnp.int32)
+  return Start(
+    tokens=jnp.concatenate([first, checked.tokens], axis=1),
+    length=checked.length + 1,
+    frozen=jnp.concatenate([jnp.ones((B, 1), bool), checked.frozen], axis=1),
+    open_gaps=jnp.zeros((B, L + 1), bool),
+  )
+
+
 def _start(rows, open_gaps, L, vocab, what) -> Start:
   """Frozen `rows` with the given sets of open gaps; checks every id."""
   if L < 1:
@@ -150,6 +174,7 @@ def parse_start(
   vocab: Vocab,
   *,
   grows: bool,
+  causal: bool = False,
   prompt: str | None = None,
   prefix: str | None = None,
   suffix: str | None = None,
@@ -162,6 +187,7 @@ def parse_start(
     L: room of a row.
     vocab: the id space.
     grows: whether the model inserts; a fixed-length MDM starts from masks.
+    causal: whether it reads from left to right; it takes a prompt.
     prompt: what to continue.
     prefix: what stands before a hole.
     suffix: what stands after it.
@@ -177,12 +203,14 @@ def parse_start(
   holes = prefix is not None or suffix is not None
   if prompt is not None and holes:
     raise InputError("--prompt excludes --prefix and --suffix: give one kind.")
+  if not grows and (holes or (prompt is not None and not causal)):
+    raise InputError(
+      "--prompt, --prefix and --suffix need a model that inserts (an"
+      " autoregressive one takes a --prompt): this one has a fixed length."
+    )
+  if causal:
+    return causal_start([encode(prompt or "")] * B, L, vocab)
   if not grows:
-    if prompt is not None or holes:
-      raise InputError(
-        "--prompt, --prefix and --suffix need a model that inserts: this one"
-        " has a fixed length."
-      )
     return mask_start(B, L, vocab)
   if holes:
     rows = [encode(text or "") for text in (prefix, suffix)]

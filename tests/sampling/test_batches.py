@@ -1,10 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from flexmdm_jax.sampling.sampler import sample_in_batches
+from flexmdm_jax.sampling.sampler import in_batches
 from flexmdm_jax.schedules import Linear
 
 L = 6
@@ -18,13 +20,23 @@ def uniform(tokens, length, t):
   return fm.Prediction(jnp.zeros((B, L, VOCAB.size)), jnp.zeros((B, L + 1)))
 
 
+def drawing(steps):
+  return functools.partial(
+    fm.sample,
+    denoiser=uniform,
+    interpolant=LINEAR,
+    vocab=VOCAB,
+    config=fm.SamplerConfig(steps),
+  )
+
+
 def test_batches_change_nothing():
   start = fm.prompt_start([[0], [1, 1], [], [2], [0, 0]], L, VOCAB)
-  arguments = (uniform, start, LINEAR, VOCAB, fm.SamplerConfig(steps=4))
+  draw = drawing(steps=4)
   key = jax.random.key(0)
-  whole = fm.sample(key, *arguments)
+  whole = draw(key, start=start)
   for batch_size in (2, 5, 9):
-    parts = sample_in_batches(key, *arguments, batch_size)
+    parts = in_batches(draw, key, start, batch_size)
     np.testing.assert_array_equal(parts.tokens, whole.tokens)
     np.testing.assert_array_equal(parts.length, whole.length)
     np.testing.assert_array_equal(parts.truncated, whole.truncated)
@@ -32,8 +44,5 @@ def test_batches_change_nothing():
 
 def test_batch_size_below_one_is_refused():
   start = fm.empty_start(2, L, VOCAB)
-  config = fm.SamplerConfig(steps=1)
   with pytest.raises(fm.InputError, match="batch_size=0"):
-    sample_in_batches(
-      jax.random.key(0), uniform, start, LINEAR, VOCAB, config, 0
-    )
+    in_batches(drawing(steps=1), jax.random.key(0), start, 0)
