@@ -17,8 +17,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
   """
 
   def guarded(argv):
-    # Orbax and absl log at INFO; a reader wants warnings and our own words.
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # Libraries log at INFO; a reader wants their warnings and our own words.
+    for library in ("absl", "jax", "matplotlib"):
+      logging.getLogger(library).setLevel(logging.WARNING)
     # On a full disk each of Orbax's tasks prints what we say once.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:

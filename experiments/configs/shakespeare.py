@@ -36,9 +36,9 @@ def get_config():
   config.model.update(
     hidden_size=96, num_layers=3, num_heads=4, cond_size=48, dtype="float32"
   )
-  config.optimizer.update(learning_rate=1e-3, warmup_steps=200, b2=0.99)
+  config.optimizer.update(learning_rate=1e-3, warmup_steps=100, b2=0.99)
   config.train.update(
-    num_steps=3000,
+    num_steps=1500,
     batch_size=32,
     ema_decay=0.999,
     report_every=50,

@@ -1,0 +1,98 @@
+"""What aligned targets buy: the variance of the training gradient.
+
+At fixed parameters and one time, the gradient of a row's loss varies with the
+row and its noise. Both kinds of targets have the same mean; the smaller its
+variance, the fewer rows give the same direction.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.times import Times
+from flexmdm_jax.training.objectives import TARGETS, Diffusion, Draws
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def gradient_variance(
+  key: Key[Array, ""],
+  experiment: Experiment,
+  denoiser: ModelDenoiser,
+  records: Sequence[Mapping[str, Any]],
+  times: Sequence[float] = TIMES,
+) -> dict[str, Any]:
+  """Variance of a row's gradient with sampled and with aligned targets.
+
+  Args:
+    key: a PRNG key; both kinds see the same noise.
+    experiment: what was trained, a FlexMDM.
+    denoiser: its parameters.
+    records: rows, one draw of noise each.
+    times: in [0, 1).
+
+  Returns:
+    For each kind, and for their `ratio` (sampled over aligned), a list over
+    `times`: the sum over parameters of the variance of a row's gradient.
+
+  Raises:
+    InputError: the model does not insert, or fewer than two records.
+  """
+  if not experiment.task.grows:
+    raise InputError(
+      "--task=gradient_variance needs a model that inserts, but this run's"
+      f" method is {experiment.task.method}: its targets are the same."
+    )
+  if len(records) < 2:
+    raise InputError(f"--num={len(records)} must be at least 2.")
+  rows = [experiment.task.encode(record) for record in records]
+  variances = {kind: [] for kind in TARGETS}
+  for time_key, t in zip(jax.random.split(key, len(times)), times, strict=True):
+    keys = jax.random.split(time_key, len(rows))
+    for kind in TARGETS:
+      objective = dataclasses.replace(experiment.objective, targets=kind)
+      variances[kind].append(_variance(keys, denoiser, rows, t, objective))
+  sampled, aligned = (np.array(variances[kind]) for kind in TARGETS)
+  return {
+    "times": list(times),
+    **variances,
+    "ratio": (sampled / aligned).tolist(),
+  }
+
+
+def _variance(keys, denoiser, rows, t, objective: Diffusion) -> float:
+  """Summed variance of the rows' gradients at time `t`."""
+  add = functools.partial(_add_gradient, objective=objective)
+  zeros = jax.tree.map(jnp.zeros_like, denoiser.params)
+  total, squares = zeros, jnp.float32(0)
+  for key, row in zip(keys, rows, strict=True):
+    row = {name: x[None] for name, x in row.items()}
+    total, squares = add(total, squares, key[None], denoiser, row, t)
+  n = len(rows)
+  square_of_mean = sum(jnp.sum((x / n) ** 2) for x in jax.tree.leaves(total))
+  return float((squares / n - square_of_mean) * n / (n - 1))
+
+
+@functools.partial(jax.jit, static_argnames="objective")
+def _add_gradient(total, squares, key, denoiser, row, t, objective):
+  """Adds one row's gradient, and its square."""
+  drawn = Draws(key, Times(jnp.full(1, t), jnp.ones(1)))
+
+  def loss(params):
+    terms = objective.terms(
+      dataclasses.replace(denoiser, params=params), row, drawn
+    )
+    return sum(jnp.sum(x) for x in terms.values())
+
+  gradient = jax.grad(loss)(denoiser.params)
+  square = sum(jnp.sum(x**2) for x in jax.tree.leaves(gradient))
+  return jax.tree.map(jnp.add, total, gradient), squares + square
