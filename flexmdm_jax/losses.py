@@ -187,11 +187,21 @@ def next_token_loss(
       the last.
     vocab: the id space.
   """
+  return jnp.sum(next_token_losses(token_logits, tokens, length, vocab))
+
+
+def next_token_losses(
+  token_logits: Float[Array, "L V"],
+  tokens: Int[Array, " L"],
+  length: Int[Array, ""],
+  vocab: Vocab,
+) -> Float[Array, " L"]:
+  """The terms of `next_token_loss`, by position; 0 beyond the length."""
   (L,) = tokens.shape
   index = jnp.arange(L)
   following = jnp.where(index < length - 1, jnp.roll(tokens, -1), vocab.pad)
   losses = cross_entropy(token_logits.astype(jnp.float32), following)
-  return jnp.sum(jnp.where(index < length, losses, 0.0))
+  return jnp.where(index < length, losses, 0.0)
 
 
 def cross_entropy(

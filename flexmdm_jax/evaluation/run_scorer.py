@@ -1,0 +1,86 @@
+"""A trained autoregressive run of this package as a scorer of text."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation.likelihood import make_batches
+from flexmdm_jax.evaluation.scorers import Scores
+from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.losses import next_token_losses
+from flexmdm_jax.rates import forbid_mask
+
+
+class RunScorer:
+  """Scores texts with the run of a work directory.
+
+  Its first token is scored, as a run knows where a text begins; so is the end.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, *, batch_size: int = 64):
+    """Loads the run's newest EMA parameters.
+
+    Args:
+      workdir: of a run with `method=autoregressive` on text.
+      batch_size: texts at once; changes nothing but the memory and the speed.
+
+    Raises:
+      InputError: it holds no such run, or no readable checkpoint.
+    """
+    self._experiment = Experiment.from_workdir(workdir)
+    if not self._experiment.task.causal:
+      raise InputError(
+        f"--scorer={workdir} is a run of {self._experiment.task.method}: give"
+        " one with --config.method=autoregressive."
+      )
+    self._step, denoiser = self._experiment.restore(workdir)
+    self._batch_size = batch_size
+    vocab = self._experiment.task.vocab
+
+    def nats(tokens, length):
+      logits = denoiser(tokens, length, jnp.zeros(length.shape)).token_logits
+      return jax.vmap(next_token_losses, (0, 0, 0, None))(
+        forbid_mask(logits, vocab), tokens, length, vocab
+      )
+
+    self._nats = jax.jit(nats)
+
+  def score(self, texts: Sequence[str], features: bool = False) -> Scores:
+    """Scores texts; see `scorers.Scorer`.
+
+    Raises:
+      InputError: `features` are asked for, which a run does not give.
+    """
+    if features:
+      raise InputError(
+        "--mauve needs the features of a Hugging Face scorer: give one as"
+        " --scorer."
+      )
+    task = self._experiment.task
+    room = task.max_length - 1
+    rows = [task.encode_text(text) for text in texts]
+    truncated = np.array([len(row) > room for row in rows], bool)
+    examples = [task.encode({"tokens": row[:room]}) for row in rows]
+    nats = [np.zeros(0, np.float32)] * len(rows)
+    for chosen, tokens, length in make_batches(examples, self._batch_size):
+      losses = np.asarray(self._nats(tokens, length))
+      for i, row, n in zip(chosen, losses, length, strict=False):
+        if texts[i]:
+          # What was cut has no end.
+          nats[i] = row[: n - int(truncated[i])]
+    return Scores(nats, truncated, None)
+
+  def describe(self) -> dict[str, Any]:
+    """The run's config and step; see `scorers.Scorer`."""
+    return {
+      "scorer": "autoregressive run",
+      "train_steps": self._step,
+      "config": self._experiment.config,
+      "first_token": "scored",
+      "end": "scored",
+    }
