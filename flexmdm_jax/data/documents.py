@@ -62,14 +62,16 @@ class Files(Source):
     """
     paths = []
     for pattern in patterns.split(","):
-      found = os.path.expanduser(pattern.strip())
-      found = [found] if os.path.isfile(found) else sorted(glob.glob(found))
+      name = os.path.expanduser(pattern.strip())
+      # A file's name may look like a pattern.
+      names = [name] if os.path.exists(name) else sorted(glob.glob(name))
+      found = [pathlib.Path(name) for name in names if os.path.isfile(name)]
       if not found:
         raise InputError(
           f"no file matches {pattern.strip()!r}: give JSONL files, or patterns"
           " such as 'data/*.jsonl.gz', separated by commas."
         )
-      paths += map(pathlib.Path, found)
+      paths += found
     return cls(tuple(paths), text_key)
 
   def fingerprint(self) -> str:

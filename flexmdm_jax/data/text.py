@@ -104,20 +104,34 @@ class TextRecords(Sequence):
   """
 
   def __init__(self, folder: pathlib.Path, split: str):
-    """Opens a split that `prepare` wrote."""
-    self._path = folder / f"{split}.array_record"
-    self.lengths = np.load(folder / f"{split}.lengths.npy")
-    self._characters = np.load(folder / f"{split}.characters.npy")
-    self._source = ArrayRecordDataSource(str(self._path))
+    """Opens a split that `prepare` wrote.
+
+    Raises:
+      InputError: a file is damaged; reading a record can find that too.
+    """
+    self._folder = folder
+    with self._readable():
+      self.lengths = np.load(folder / f"{split}.lengths.npy")
+      self._characters = np.load(folder / f"{split}.characters.npy")
+      path = folder / f"{split}.array_record"
+      self._source = ArrayRecordDataSource(str(path))
 
   def __len__(self) -> int:
     return len(self.lengths)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    tokens = np.frombuffer(self._source[int(index)], "<i4")
-    if len(tokens) != self.lengths[index]:
-      raise _damaged(self._path.parent)
+    index = range(len(self))[index]  # array_record takes no other index
+    with self._readable():
+      tokens = np.frombuffer(self._source[index], "<i4")
     return {"tokens": tokens, "characters": int(self._characters[index])}
+
+  @contextlib.contextmanager
+  def _readable(self) -> Iterator[None]:
+    """Makes one InputError of whatever a damaged file raises."""
+    try:
+      yield
+    except (OSError, RuntimeError, ValueError) as error:
+      raise _damaged(self._folder) from error
 
 
 class TextSet:

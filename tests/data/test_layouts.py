@@ -50,6 +50,15 @@ def test_anchor_example_that_fills_its_row():
   assert_row(row, PATH, 6, INDEX, list(range(7)))
 
 
+def test_rows_are_cropped_to_a_bucket():
+  row = layouts.crop_row(ANCHOR.encode(PATH, INDEX), 6)
+  assert_row(row, PATH, 6, INDEX, list(range(7)))
+  with pytest.raises(InputError, match="6 tokens cannot be cropped to 5"):
+    layouts.crop_row(row, 5)
+  with pytest.raises(InputError, match="8 tokens cannot be cropped to 7"):
+    layouts.crop_row(EVEN.encode(PATH, INDEX), 7)
+
+
 def test_pinned_example_and_even_start():
   row = EVEN.encode(PATH, INDEX)
   assert_row(row, [*PATH, P, P], L, INDEX, [])

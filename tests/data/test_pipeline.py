@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flexmdm_jax.data import layouts, mazes
-from flexmdm_jax.data.pipeline import make_loader
+from flexmdm_jax.data.pipeline import BucketPlan, make_loader
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.vocab import Vocab
 
 RECORDS = [{"n": np.array(n)} for n in range(23)]
 
@@ -112,3 +113,139 @@ def test_batches_stack_examples():
 def test_rejects(kwargs, message):
   with pytest.raises(InputError, match=message):
     loader(**kwargs)
+
+
+LENGTHS = np.random.default_rng(0).integers(0, 17, size=103)
+BUCKETS = (4, 8, 16)
+
+
+def plan(lengths=LENGTHS, buckets=BUCKETS, batch_size=8, seed=0):
+  return BucketPlan(lengths, buckets, batch_size=batch_size, seed=seed)
+
+
+def test_a_plan_has_every_record_at_most_once_an_epoch():
+  p = plan()
+  assert p.batches_per_epoch == 12
+  orders = []
+  for epoch in range(3):
+    batches = [p.batch(12 * epoch + i)[1] for i in range(12)]
+    orders.append(np.concatenate(batches).tolist())
+    assert len(set(orders[-1])) == 96
+  assert len({tuple(order) for order in orders}) == 3
+  # What is left out is another few each time.
+  assert len(set.intersection(*({*range(103)} - {*o} for o in orders))) < 7
+
+
+def test_a_plan_leaves_out_every_record_equally_often():
+  # The only record of the longest bucket too: by a plan that drops what fills
+  # no batch of the last bucket it would never be seen.
+  p = plan(lengths=np.array([3] * 8 + [16]), batch_size=8)
+  seen = sum(8 in p.batch(epoch)[1] for epoch in range(900))
+  assert abs(seen - 800) < 4 * np.sqrt(900 * 8 / 81)
+
+
+def test_a_plan_batches_like_lengths():
+  p = plan()
+  mixed = 0
+  for i in range(48):
+    L, rows = p.batch(i)
+    fitting = np.array(BUCKETS)[np.searchsorted(BUCKETS, LENGTHS[rows])]
+    assert L == fitting.max()
+    mixed += len(set(fitting)) > 1
+  assert mixed <= 4 * (len(BUCKETS) - 1)
+
+
+def test_a_plan_follows_its_arguments_alone():
+  batches = [plan().batch(i)[1].tolist() for i in (30, 3)]
+  p = plan()
+  assert batches == [p.batch(i)[1].tolist() for i in (30, 3)]
+  assert batches != [plan(seed=1).batch(i)[1].tolist() for i in (30, 3)]
+
+
+class Texts(list):
+  """Record i counts up to `lengths[i]`, after its number."""
+
+  def __init__(self, lengths):
+    self.lengths = lengths
+    super().__init__([100 + i, *range(n - 1)] for i, n in enumerate(lengths))
+
+
+TEXTS = Texts(np.random.default_rng(1).integers(1, 17, size=50))
+LAYOUT = layouts.TextLayout(Vocab(200, 198, 199), 16)
+
+
+def bucketed(**kwargs):
+  kwargs = {"batch_size": 8, "seed": 0, "buckets": BUCKETS, **kwargs}
+  return make_loader(TEXTS, LAYOUT.encode, **kwargs)
+
+
+def rows(batch):
+  texts = zip(batch["tokens"], batch["length"], strict=True)
+  return [LAYOUT.decode(tokens, n) for tokens, n in texts]
+
+
+def test_bucketed_batches_are_as_long_as_their_bucket():
+  sizes = set()
+  for batch in itertools.islice(bucketed(), 20):
+    L = batch["tokens"].shape[1]
+    sizes.add(L)
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+      "tokens": ((8, L), np.int32),
+      "length": ((8,), np.int32),
+      "frozen": ((8, L), bool),
+      "open_gaps": ((8, L + 1), bool),
+    }
+    for row in rows(batch):
+      assert row == TEXTS[row[0] - 100]
+    gaps = np.arange(L + 1) <= batch["length"][:, None]
+    np.testing.assert_array_equal(batch["open_gaps"], gaps)
+  assert sizes == set(BUCKETS)
+
+
+def test_one_bucketed_epoch_ends():
+  batches = list(bucketed(num_epochs=1))
+  seen = [row[0] for batch in batches for row in rows(batch)]
+  assert len(batches) == 6 and len(set(seen)) == 48
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_bucketed_resumes_exactly_across_epochs(at):
+  def take_rows(iterator, n):
+    return [rows(batch) for batch in itertools.islice(iterator, n)]
+
+  whole = take_rows(bucketed(), 15)
+  first = bucketed()
+  take_rows(first, at)
+  second = bucketed()
+  take_rows(second, 2)
+  second.set_state(first.get_state())
+  assert take_rows(second, 15 - at) == whole[at:]
+
+
+def test_processes_share_a_bucketed_batch():
+  shares = [bucketed(process_index=i, process_count=4) for i in range(4)]
+  one = bucketed()
+  for batch in itertools.islice(one, 9):
+    parts = [next(share) for share in shares]
+    assert {p["tokens"].shape for p in parts} == {
+      (2, *batch["tokens"].shape[1:])
+    }
+    assert sorted(r for p in parts for r in rows(p)) == sorted(rows(batch))
+  shares[0].set_state(one.get_state())
+  assert next(shares[0])["tokens"].shape[1] == next(one)["tokens"].shape[1]
+
+
+@pytest.mark.parametrize(
+  ("buckets", "message"),
+  [
+    ((4, 4, 16), "must be lengths of at least 1, ascending"),
+    ((0, 16), "must be lengths of at least 1, ascending"),
+    ((16, 4), "must be lengths of at least 1, ascending"),
+    ((4, 8), "a record of 16 tokens fits in none of the buckets"),
+  ],
+)
+def test_rejects_buckets(buckets, message):
+  with pytest.raises(InputError, match=message):
+    bucketed(buckets=buckets)
+  with pytest.raises(InputError, match="must be lengths"):
+    plan(buckets=())

@@ -43,6 +43,28 @@ CASES = {
     [*TINY_BRACKETS, "--workdir=README.md/run"],
     "README.md/run",
   ),
+  "text that is not set": (
+    "train",
+    ["--config=experiments/configs/shakespeare.py"],
+    "data.tokenizer_folder is not set",
+  ),
+  "text that is not there": (
+    "train",
+    [
+      "--config=experiments/configs/shakespeare.py",
+      "--config.data.tokenizer=char",
+      "--config.data.train=nope.jsonl",
+    ],
+    "'nope.jsonl'",
+  ),
+  "buckets": (
+    "train",
+    [
+      "--config=experiments/configs/shakespeare.py",
+      "--config.data.buckets=(8,16)",
+    ],
+    "max_length=64",
+  ),
   "no run": (
     "evaluate",
     ["--workdir=missing", "--task=maze", "--out=build/x.json"],

@@ -112,6 +112,13 @@ def test_parse_start(given, tokens, open_gaps):
     assert np.flatnonzero(start.open_gaps[row]).tolist() == open_gaps
 
 
+def test_parse_start_of_text():
+  start = parse_start(
+    1, 6, VOCAB, grows=True, prefix="ab", encode=lambda text: [1] * len(text)
+  )
+  assert start.tokens[0, : start.length[0]].tolist() == [1, 1]
+
+
 def test_parse_start_of_a_fixed_length_model():
   start = parse_start(2, 6, VOCAB, grows=False)
   assert (start.tokens == VOCAB.mask).all() and not start.open_gaps.any()
