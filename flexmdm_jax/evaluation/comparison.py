@@ -82,10 +82,7 @@ def contend(
   """
   begin = time.perf_counter()
   experiment = Experiment.from_config({**config, "method": method})
-  last = experiment.train(workdir, overwrite=overwrite)
-  if last["step"] < experiment.loop.num_steps:
-    raise SystemExit(0)  # SIGTERM: saved, and half a training has no score
-  _, denoiser = experiment.restore(workdir)
+  denoiser, losses = trained(experiment, workdir, overwrite=overwrite)
   source = experiment.task.records("test")
   records = [source[i] for i in range(min(num, len(source)))]
   scores = {
@@ -100,10 +97,32 @@ def contend(
     )
     for steps in sampling_steps
   }
-  lines = read_metrics(workdir)
-  losses = [x["step"] for x in lines], [x["loss"] for x in lines]
   seconds = time.perf_counter() - begin
   return Contender(experiment, denoiser, records, scores, losses, seconds)
+
+
+def trained(
+  experiment: Experiment, workdir: pathlib.Path, *, overwrite: bool = False
+) -> tuple[ModelDenoiser, tuple[list[int], list[float]]]:
+  """Trains to the end, unless done before.
+
+  Args:
+    experiment: what to train.
+    workdir: of the run.
+    overwrite: move a run with another config aside.
+
+  Returns:
+    The denoiser, and the (steps, losses) of the training.
+
+  Raises:
+    SystemExit: a SIGTERM stopped the training; its state is saved.
+  """
+  last = experiment.train(workdir, overwrite=overwrite)
+  if last["step"] < experiment.loop.num_steps:
+    raise SystemExit(0)  # half a training has no score
+  _, denoiser = experiment.restore(workdir)
+  lines = read_metrics(workdir)
+  return denoiser, ([x["step"] for x in lines], [x["loss"] for x in lines])
 
 
 def draw(folder: pathlib.Path, contenders: Mapping[str, Contender]) -> None:

@@ -92,3 +92,50 @@ def describe(experiment: Experiment, train_loss: float) -> dict[str, Any]:
     "train_steps": experiment.loop.num_steps,
     "train_loss": train_loss,
   }
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Two tables: likelihoods, and samples by network calls."""
+  head = ["method", "targets", "tight bound", "paper's bound", "bits/token"]
+  head += ["bits/character"]
+  lines = [_line(head), "|---" * len(head) + "|"]
+  for row in rows:
+    best = row["likelihood"].get("exact") or row["likelihood"]["tight"]
+    paper = row["likelihood"].get("paper")
+    lines.append(
+      _line(
+        [
+          row["method"],
+          row["targets"] if row["method"] == "flexmdm" else "",
+          f"{best['nats']:.2f} ± {best['stderr']:.2f}",
+          f"{paper['nats']:.2f} ± {paper['stderr']:.2f}" if paper else "",
+          f"{best['bits_per_token']:.3f}",
+          f"{best['bits_per_character']:.3f}",
+        ]
+      )
+    )
+  head = ["method", "targets", "calls", "length TV", "floor", "length W1"]
+  head += ["perplexity", "entropy", "distinct-2"]
+  lines += ["", _line(head), "|---" * len(head) + "|"]
+  for row in rows:
+    for calls, made in row["samples"].items():
+      lines.append(
+        _line(
+          [
+            row["method"],
+            row["targets"] if row["method"] == "flexmdm" else "",
+            calls,
+            f"{made['length_tv']:.3f}",
+            f"{made['length_floor']['tv']:.3f}",
+            f"{made['length_wasserstein_1']:.2f}",
+            f"{made['perplexity']:.1f}",
+            f"{made['unigram_entropy']:.2f}",
+            f"{made['distinct_2']:.3f}",
+          ]
+        )
+      )
+  return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[Any]) -> str:
+  return "| " + " | ".join(map(str, cells)) + " |"

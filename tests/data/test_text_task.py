@@ -39,7 +39,7 @@ def task(config):
 
 @pytest.mark.parametrize("module", CONFIGS, ids=lambda m: m.__name__)
 def test_every_method_of_every_config_builds(settings, module):
-  for method in ("flexmdm", "mdm"):
+  for method in ("flexmdm", "mdm", "autoregressive"):
     experiment = Experiment.from_config(settings(module, method))
     again = Experiment.from_config(json.loads(json.dumps(experiment.config)))
     assert again.task.buckets == experiment.task.buckets

@@ -1,0 +1,97 @@
+"""Trains and scores all methods on one text: README's tables.
+
+  python -m experiments.text_table --config=experiments/configs/wordnet.py \
+    --out=build/text --config.data.train=... [--scorer=NAME_OR_FOLDER]
+
+The config is that of `experiments.train`, of which the method and the targets
+are set here. Runs that are done are not trained again, so the command goes on
+where it was stopped. Writes NAME.json and NAME.md to --out, where NAME is the
+config's. Without --scorer, samples are scored by the autoregressive run.
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
+from flexmdm_jax.evaluation import output, text_comparison
+from flexmdm_jax.evaluation.comparison import trained
+from flexmdm_jax.evaluation.run_scorer import RunScorer
+from flexmdm_jax.evaluation.scorers import load_scorer
+from flexmdm_jax.experiment import Experiment
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The experiment's file.", lock_config=True
+)
+_OUT = flags.DEFINE_string("out", None, "Directory to write.")
+_SCORER = flags.DEFINE_string("scorer", None, "Of samples; see evaluate.")
+_BEGIN = flags.DEFINE_string("scorer_begin", None, "What it reads first.")
+_NUM = flags.DEFINE_integer("num", 500, "Held-out texts, and samples.")
+_NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for a bound.")
+_STEPS = flags.DEFINE_list("sampling_steps", ["32", "128", "1024"], "Calls.")
+_BATCH = flags.DEFINE_integer("batch_size", 250, "Rows at once.")
+flags.mark_flags_as_required(["config", "out"])
+
+# The autoregressive model first: it may be what the others are scored with.
+METHODS = (
+  ("autoregressive", "sampled"),
+  ("flexmdm", "aligned"),
+  ("flexmdm", "sampled"),
+  ("mdm", "sampled"),
+)
+
+
+def main(_):
+  name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
+  out = pathlib.Path(_OUT.value)
+  output.require_writable(out / f"{name}.json")
+  steps = [int(text) for text in _STEPS.value]
+  scorer = None
+  if _SCORER.value is not None:
+    scorer = load_scorer(_SCORER.value, begin=_BEGIN.value)
+  rows = []
+  for method, targets in METHODS:
+    config = _CONFIG.value.copy_and_resolve_references()
+    config.method = method
+    config.train.targets = targets
+    workdir = out / f"{name}_{method}_{targets}"
+    experiment = Experiment.from_config(config.to_dict())
+    denoiser, losses = trained(experiment, workdir)
+    scorer = scorer or RunScorer(workdir)
+    source = experiment.task.records("test")
+    # Spread over the file, whose order may mean something.
+    chosen = jax.random.permutation(jax.random.key(0), len(source))
+    records = [source[int(i)] for i in chosen[: _NUM.value]]
+    rows.append(
+      {
+        **text_comparison.describe(experiment, losses[1][-1]),
+        "likelihood": text_comparison.likelihoods(
+          experiment,
+          denoiser,
+          records,
+          max_calls=_NUM_TIMES.value,
+          batch_size=_BATCH.value,
+        ),
+        "samples": text_comparison.samples_by_steps(
+          experiment, denoiser, records, steps, scorer, _BATCH.value
+        ),
+      }
+    )
+    print(f"{name}, {method}, {targets}: done", flush=True)
+    # After each run: what is done is never lost.
+    output.write_json(
+      out / f"{name}.json",
+      {
+        "rows": rows,
+        "num": len(records),
+        "scorer": scorer.describe(),
+        "versions": output.versions(),
+      },
+    )
+    output.write_text(out / f"{name}.md", text_comparison.to_markdown(rows))
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,201 @@
+"""Likelihoods, gradient variance and the comparison of methods on text."""
+
+import dataclasses
+import json
+import math
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs import shakespeare
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation import text_comparison
+from flexmdm_jax.evaluation.comparison import trained
+from flexmdm_jax.evaluation.likelihood import (
+  evaluate_likelihood,
+  make_batches,
+  mean_error,
+)
+from flexmdm_jax.evaluation.run_scorer import RunScorer
+from flexmdm_jax.evaluation.variance import gradient_variance
+from flexmdm_jax.experiment import Experiment
+from tests.data.tiny_text import write_bpe, write_jsonl
+
+METHODS = ("flexmdm", "mdm", "autoregressive")
+L = 8
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  """Each method, hardly trained, on texts of three tokens."""
+  folder = tmp_path_factory.mktemp("text")
+  paths = []
+  for split, num in (("train", 80), ("test", 20)):
+    draw = random.Random(split)
+    texts = [
+      "".join(draw.choices("abc", k=draw.randint(3, L))) for _ in range(num)
+    ]
+    paths.append(str(write_jsonl(folder / f"{split}.jsonl", texts)))
+  result = {}
+  for method in METHODS:
+    config = shakespeare.get_config()
+    config.method = method
+    config.data.update(
+      folder=str(folder / "cache"),
+      train=paths[0],
+      test=paths[1],
+      tokenizer_folder=str(write_bpe(folder / "bpe")),
+      merges=0,
+      max_length=L,
+      buckets=(L,),
+    )
+    config.model.update(hidden_size=8, num_layers=1, num_heads=2, cond_size=4)
+    config.optimizer.warmup_steps = 1
+    config.train.update(num_steps=4, batch_size=8, report_every=2)
+    config.sampler.steps = 2
+    experiment = Experiment.from_config(config.to_dict())
+    denoiser, _ = trained(experiment, folder / method)
+    result[method] = (experiment, denoiser, folder / method)
+  return result
+
+
+def records(experiment, num=6):
+  source = experiment.task.records("test")
+  return [source[i] for i in range(num)]
+
+
+def likelihood(run, **options):
+  experiment, denoiser, _ = run
+  return evaluate_likelihood(
+    jax.random.key(0),
+    experiment,
+    denoiser,
+    records(experiment),
+    **{"batch_size": 4, **options},
+  )
+
+
+def test_an_untrained_autoregressive_model_is_uniform(runs):
+  experiment, denoiser, _ = runs["autoregressive"]
+  zero = dataclasses.replace(
+    denoiser, params=jax.tree.map(jnp.zeros_like, denoiser.params)
+  )
+  result = likelihood((experiment, zero, None))
+  rows = records(experiment)
+  tokens = sum(len(row["tokens"]) for row in rows)
+  # Every token and every end is one of all ids but the mask's.
+  nats = (tokens + len(rows)) * math.log(experiment.task.vocab.size - 1)
+  assert result.kind == "exact" and result.calls == 1 and result.stderr == 0
+  assert result.nats == pytest.approx(nats / len(rows))
+  assert result.nats_per_token == pytest.approx(nats / tokens)
+  assert result.bits_per_token == pytest.approx(nats / tokens / math.log(2))
+  assert result.perplexity == pytest.approx(math.exp(nats / tokens))
+  # These texts have a token a character.
+  assert result.bits_per_character == pytest.approx(result.bits_per_token)
+
+
+@pytest.mark.parametrize("method", ["flexmdm", "mdm"])
+def test_bounds_have_errors_that_fall(runs, method):
+  few = likelihood(runs[method], max_calls=32)
+  many = likelihood(runs[method], max_calls=96)
+  assert few.calls == 32 and many.calls == 96
+  assert 0 < few.stderr and abs(few.nats - many.nats) < 5 * few.stderr
+  enough = likelihood(runs[method], max_calls=96, max_stderr=1e6)
+  assert enough.calls == 32 and enough.nats == few.nats
+  if method == "flexmdm":
+    paper = likelihood(runs[method], max_calls=96, kind="paper")
+    assert paper.nats > many.nats
+
+
+def test_mean_error_by_hand():
+  assert mean_error(np.array([3.0, 4.0])) == 2.5
+
+
+def test_batches_are_of_like_lengths(runs):
+  experiment, _, _ = runs["flexmdm"]
+  rows = [experiment.task.encode({"tokens": [1] * n}) for n in (7, 1, 8, 2, 3)]
+  batches = make_batches(rows, 2)
+  assert [batch.rows.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
+  assert [batch.length.tolist() for batch in batches] == [
+    [1, 2],
+    [3, 7],
+    [8, 8],
+  ]
+
+
+def test_variance_of_aligned_targets_is_smaller(runs):
+  experiment, denoiser, _ = runs["flexmdm"]
+  source = experiment.task.records("train")
+  rows = [source[i % len(source)] for i in range(60)]
+  result = gradient_variance(
+    jax.random.key(0), experiment, denoiser, rows, times=(0.5,)
+  )
+  assert result["sampled"][0] > result["aligned"][0] > 0
+  assert result["ratio"][0] == pytest.approx(
+    result["sampled"][0] / result["aligned"][0]
+  )
+
+
+def test_a_run_scores_as_its_likelihood_says(runs):
+  experiment, _, workdir = runs["autoregressive"]
+  scorer = RunScorer(workdir, batch_size=4)
+  rows = records(experiment)
+  texts = [experiment.task.to_text(row["tokens"]) for row in rows]
+  scores = scorer.score([*texts, "", "a" * (L + 1)])
+  total = sum(nats.sum() for nats in scores.nats[: len(rows)])
+  exact = likelihood(runs["autoregressive"])
+  assert total / len(rows) == pytest.approx(exact.nats, rel=1e-5)
+  # A text and its end; nothing; what fits of a text, without an end.
+  lengths = [len(nats) for nats in scores.nats]
+  assert lengths == [*(len(row["tokens"]) + 1 for row in rows), 0, L]
+  assert scores.truncated.tolist() == [False] * (len(rows) + 1) + [True]
+  json.dumps(scorer.describe())
+  with pytest.raises(InputError, match="--mauve"):
+    scorer.score(texts, features=True)
+  with pytest.raises(InputError, match="is a run of mdm"):
+    RunScorer(runs["mdm"][2])
+
+
+def test_methods_are_compared_in_tables(runs):
+  scorer = RunScorer(runs["autoregressive"][2])
+  rows = []
+  for experiment, denoiser, _ in runs.values():
+    some = records(experiment)
+    rows.append(
+      {
+        **text_comparison.describe(experiment, 1.0),
+        "likelihood": text_comparison.likelihoods(
+          experiment, denoiser, some, max_calls=32, batch_size=4
+        ),
+        "samples": text_comparison.samples_by_steps(
+          experiment, denoiser, some, (1, 2), scorer, batch_size=4
+        ),
+      }
+    )
+  flexmdm, mdm, autoregressive = json.loads(json.dumps(rows))
+  assert flexmdm["likelihood"].keys() == {"tight", "paper"}
+  assert mdm["likelihood"].keys() == {"tight"}
+  assert autoregressive["likelihood"].keys() == {"exact"}
+  assert flexmdm["samples"].keys() == mdm["samples"].keys() == {"1", "2"}
+  assert autoregressive["samples"].keys() == {str(L + 1)}
+  lines = text_comparison.to_markdown(rows).splitlines()
+  assert len(lines) == 2 + 3 + 1 + 2 + 5
+  assert len({line.count("|") for line in lines[:5]}) == 1
+
+
+@pytest.mark.parametrize(
+  ("options", "named"),
+  [
+    ({"kind": "loose"}, "kind=loose"),
+    ({"max_calls": 16}, "num_times=16"),
+    ({"batch_size": 0}, "batch_size=0"),
+  ],
+)
+def test_settings_are_checked(runs, options, named):
+  with pytest.raises(InputError, match=named):
+    likelihood(runs["flexmdm"], **options)
+  with pytest.raises(InputError, match="method is mdm"):
+    gradient_variance(jax.random.key(0), *runs["mdm"][:2], [])
