@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation.lengths import kolmogorov_smirnov
 
 DPI = 160  # pixels per inch of every picture
 
@@ -182,7 +183,8 @@ def plot_length_law(
     require(values.size, f"The lengths of {name!r} are empty.")
   styles = model_styles(models)
   figure, (histogram, cumulative) = _figure(10, 4.0, columns=2)
-  edges = length_edges(np.concatenate(list(lengths.values())))
+  pooled = np.concatenate(list(lengths.values()))
+  edges, longest = length_edges(pooled), int(pooled.max())
   widths = np.diff(edges)
 
   share = np.histogram(data, edges)[0] / (len(data) * widths)
@@ -193,7 +195,7 @@ def plot_length_law(
     look = {"color": style.colour, "ls": style.dash, "lw": 1.8}
     share = np.histogram(models[name], edges)[0] / (len(models[name]) * widths)
     histogram.stairs(share, edges, label=name, **look)
-    distance = largest_distance(data, models[name])
+    distance = kolmogorov_smirnov(data, models[name], longest)
     label = f"{name}  (distance {distance:.3f})"
     cumulative.plot(*_steps(models[name]), label=label, **look)
 
@@ -226,13 +228,6 @@ def length_edges(lengths: np.ndarray, max_bins: int = 64) -> np.ndarray:
   width = -(-(high - low + 1) // max_bins)
   bins = -(-(high - low + 1) // width)
   return low - 0.5 + width * np.arange(bins + 1)
-
-
-def largest_distance(a: np.ndarray, b: np.ndarray) -> float:
-  """Largest distance between the cumulative laws of two samples, in [0, 1]."""
-  at = np.union1d(a, b)
-  below = [np.searchsorted(np.sort(x), at, "right") / len(x) for x in (a, b)]
-  return float(np.max(np.abs(below[0] - below[1])))
 
 
 def _steps(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -104,12 +104,6 @@ def test_length_edges_hold_equally_many_lengths():
   )
 
 
-def test_largest_distance_worked_by_hand():
-  # At 2 the laws are at 1/2 and 1, at 1 both are at 1/2.
-  assert plots.largest_distance(np.array([1, 3]), np.array([2, 1])) == 0.5
-  assert plots.largest_distance(np.array([1, 3]), np.array([3, 1, 1, 3])) == 0
-
-
 @pytest.mark.parametrize("high", [4, 900])
 def test_plot_length_law(tmp_path, high):
   rng = np.random.default_rng(0)
