@@ -8,7 +8,7 @@ import itertools
 import os
 import pathlib
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -293,6 +293,54 @@ def plot_success_by_steps(
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
   axes.set_ylabel("problems solved")
   _title(axes, "Success by sampling steps", f"± 1 standard error, N = {trials}")
+  _legend(axes, loc="best")
+  save(figure, path)
+
+
+def plot_perplexity_by_length(
+  path: str | os.PathLike,
+  data: Sequence[Mapping[str, float | int | None]],
+  models: Mapping[str, Sequence[Mapping[str, float | int | None]]],
+) -> None:
+  """Draws perplexity under a scorer by the length of the texts, on two logs.
+
+  Args:
+    path: PNG file to write.
+    data: of held-out texts, bins as `perplexity_by_length` returns them; the
+      bars show the standard error, where a bin has one.
+    models: name -> the same of a model's samples; a bin may be missing.
+
+  Raises:
+    InputError: neither the data nor a model has a bin.
+  """
+  require(
+    data or any(models.values()),
+    "plot_perplexity_by_length needs at least one bin.",
+  )
+  figure, (axes,) = _figure(6.4, 4.2, columns=1)
+  lines = {"data": (data, {"color": _DATA, "lw": 4, "alpha": 0.4})}
+  for name, style in model_styles(models).items():
+    look = {"color": style.colour, "ls": style.dash, "marker": style.marker}
+    lines[name] = models[name], {**look, "markersize": 6, "lw": 1.8}
+  for name, (bins, look) in lines.items():
+    axes.errorbar(
+      [np.sqrt(x["min_tokens"] * x["max_tokens"]) for x in bins],
+      [x["perplexity"] for x in bins],
+      yerr=[x["perplexity_stderr"] or 0 for x in bins],
+      elinewidth=1.3,
+      capsize=3,
+      label=name,
+      **look,
+    )
+  axes.set_xscale("log", base=2)
+  axes.set_yscale("log")
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_minor_locator(ticker.NullLocator())
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+  axes.set_xlabel("scored tokens of a text")
+  axes.set_ylabel("perplexity")
+  _title(axes, "Perplexity by length", "± 1 standard error")
   _legend(axes, loc="best")
   save(figure, path)
 

@@ -144,6 +144,27 @@ def test_plot_success_rejects(tmp_path, results, trials, message):
     plots.plot_success_by_steps(tmp_path / "x.png", results, trials)
 
 
+def test_plot_perplexity_by_length(tmp_path):
+  def bins(*values):
+    return [
+      {
+        "min_tokens": 2**k,
+        "max_tokens": 2 ** (k + 1) - 1,
+        "perplexity": value,
+        "perplexity_stderr": None if k == 0 else value / 10,
+      }
+      for k, value in enumerate(values)
+    ]
+
+  path = tmp_path / "perplexity.png"
+  models = {"FlexMDM": bins(900.0, 300.0), "MDM": bins(8000.0), "none": []}
+  plots.plot_perplexity_by_length(path, bins(500.0, 90.0, 30.0), models)
+  assert_picture(path, 6.4, 4.2)
+  assert has_colour(path, plots.model_styles(["FlexMDM"])["FlexMDM"].colour)
+  with pytest.raises(InputError, match="at least one bin"):
+    plots.plot_perplexity_by_length(path, [], {"none": []})
+
+
 @pytest.mark.parametrize(
   ("path", "verdict"),
   [
