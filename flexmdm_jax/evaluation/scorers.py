@@ -93,7 +93,7 @@ class HuggingFaceScorer:
         papers, or the model's context if that is shorter.
       begin: what to put before each text, itself not scored, so that the first
         token is; for GPT-2 and SmolLM2 "<|endoftext|>", which ended each text
-        of their training. Short texts need it: see WORKSPACE.md.
+        of their training. One-token texts have no score without it.
 
     Raises:
       InputError: a package is missing, the model cannot be loaded, or a
