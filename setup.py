@@ -48,6 +48,9 @@ setup(
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     "text": ["tokenizers>=0.20"],
+    # transformers reads GGUF files with the last two.
+    "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
+    "mauve": ["mauve-text>=0.4"],
     "notebooks": [*PLOTS, "ipykernel>=6", "nbclient>=0.10"],
     "dev": [
       *PLOTS,

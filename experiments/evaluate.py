@@ -1,6 +1,12 @@
 """Evaluates a trained model on held-out data; prints and writes JSON.
 
-python -m experiments.evaluate --workdir=DIR --task=maze --out=FILE.json
+  python -m experiments.evaluate --workdir=DIR --task=maze --out=FILE.json
+  python -m experiments.evaluate --workdir=DIR --task=generative_perplexity \
+    --scorer=gpt2-large --mauve --plots=DIR --out=FILE.json
+
+A scorer is a causal language model of the Hugging Face hub, its folder, or a
+GGUF file (`flexmdm_jax.evaluation.scorers` says where a small one is found), or
+the work directory of an autoregressive run.
 """
 
 import dataclasses
@@ -11,6 +17,7 @@ from absl import flags
 
 from experiments import cli
 from flexmdm_jax.evaluation import output
+from flexmdm_jax.evaluation.run_scorer import load_scorer
 from flexmdm_jax.evaluation.tasks import TASKS, evaluate
 from flexmdm_jax.experiment import Experiment
 
@@ -19,19 +26,49 @@ _TASK = flags.DEFINE_string("task", None, f"One of {', '.join(TASKS)}.")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 _NUM = flags.DEFINE_integer("num", 1000, "Held-out records, or samples.")
 _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps; else as trained.")
-_NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for a likelihood.")
+_KIND = flags.DEFINE_string("kind", "tight", "Of likelihood: tight or paper.")
+_NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for it, at most.")
+_STDERR = flags.DEFINE_float(
+  "stderr", 0.0, "Its error, nats, at which to stop."
+)
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Rows at once.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+_SAMPLES = flags.DEFINE_string(
+  "samples", None, "JSONL file of experiments.sample to judge; samples nothing."
+)
+_PLOTS = flags.DEFINE_string("plots", None, "Directory to draw pictures in.")
+_MAUVE = flags.DEFINE_bool("mauve", False, "MAUVE too, under the scorer.")
+_SCORER = flags.DEFINE_string("scorer", None, "Hub name, folder or GGUF file.")
+_SCORER_BATCH = flags.DEFINE_integer("scorer_batch_size", 8, "Texts at once.")
+_SCORER_LENGTH = flags.DEFINE_integer(
+  "scorer_max_length", None, "Tokens of a text; else 1,024 or its context."
+)
+_SCORER_BEGIN = flags.DEFINE_string(
+  "scorer_begin", None, "Put before each text, to score its first token too."
+)
+_SCORER_DEVICE = flags.DEFINE_string("scorer_device", None, "cpu, cuda, ...")
 flags.mark_flags_as_required(["workdir", "task", "out"])
 
 
 def main(_):
   output.require_writable(_OUT.value)
+  if _PLOTS.value is not None:
+    output.require_writable_folder(_PLOTS.value, "plots")
   experiment = Experiment.from_workdir(_WORKDIR.value)
   if _STEPS.value is not None:
     sampler = dataclasses.replace(experiment.sampler, steps=_STEPS.value)
     experiment = dataclasses.replace(experiment, sampler=sampler)
-  step, denoiser = experiment.restore(_WORKDIR.value)
+  scorer = step = denoiser = None
+  if _SCORER.value is not None:
+    scorer = load_scorer(
+      _SCORER.value,
+      device=_SCORER_DEVICE.value,
+      batch_size=_SCORER_BATCH.value,
+      max_length=_SCORER_LENGTH.value,
+      begin=_SCORER_BEGIN.value,
+    )
+  if _SAMPLES.value is None:
+    step, denoiser = experiment.restore(_WORKDIR.value)
   begin = time.perf_counter()
   result = evaluate(
     _TASK.value,
@@ -40,14 +77,21 @@ def main(_):
     num=_NUM.value,
     seed=_SEED.value,
     batch_size=_BATCH.value,
+    kind=_KIND.value,
     num_times=_NUM_TIMES.value,
+    max_stderr=_STDERR.value,
+    samples=_SAMPLES.value,
+    scorer=scorer,
+    mauve=_MAUVE.value,
+    plots=_PLOTS.value,
   )
   result = {
     "task": _TASK.value,
     **result,
     "seconds": time.perf_counter() - begin,
     "train_steps": step,
-    "sampler": dataclasses.asdict(experiment.sampler),
+    "samples_file": _SAMPLES.value,
+    "sampler": dataclasses.asdict(experiment.sampler) if denoiser else None,
     "config": experiment.config,
     "versions": output.versions(),
   }

@@ -18,8 +18,7 @@ from ml_collections import config_flags
 from experiments import cli
 from flexmdm_jax.evaluation import output, text_comparison
 from flexmdm_jax.evaluation.comparison import trained
-from flexmdm_jax.evaluation.run_scorer import RunScorer
-from flexmdm_jax.evaluation.scorers import load_scorer
+from flexmdm_jax.evaluation.run_scorer import RunScorer, load_scorer
 from flexmdm_jax.experiment import Experiment
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -55,11 +55,18 @@ def require_writable(path: str | pathlib.Path) -> None:
   path = pathlib.Path(path)
   if path.is_dir():
     raise InputError(f"--out={path} is a directory: name a file.")
-  folder = path.parent
+  _require_folder(path.parent, f"--out={path}")
+
+
+def require_writable_folder(path: str | pathlib.Path, flag: str) -> None:
+  """Refuses, before any work, a folder in which no file can be written."""
+  _require_folder(pathlib.Path(path), f"--{flag}={path}")
+
+
+def _require_folder(folder: pathlib.Path, what: str) -> None:
   while not folder.exists():
     folder = folder.parent
   if not folder.is_dir() or not os.access(folder, os.W_OK):
     raise InputError(
-      f"cannot write --out={path}: {folder} is not a directory that you may"
-      " write to."
+      f"cannot write {what}: {folder} is not a directory that you may write to."
     )

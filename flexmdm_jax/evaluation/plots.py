@@ -8,7 +8,7 @@ import itertools
 import os
 import pathlib
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation.lengths import kolmogorov_smirnov
 
 DPI = 160  # pixels per inch of every picture
 
@@ -182,7 +183,8 @@ def plot_length_law(
     require(values.size, f"The lengths of {name!r} are empty.")
   styles = model_styles(models)
   figure, (histogram, cumulative) = _figure(10, 4.0, columns=2)
-  edges = length_edges(np.concatenate(list(lengths.values())))
+  pooled = np.concatenate(list(lengths.values()))
+  edges, longest = length_edges(pooled), int(pooled.max())
   widths = np.diff(edges)
 
   share = np.histogram(data, edges)[0] / (len(data) * widths)
@@ -193,7 +195,7 @@ def plot_length_law(
     look = {"color": style.colour, "ls": style.dash, "lw": 1.8}
     share = np.histogram(models[name], edges)[0] / (len(models[name]) * widths)
     histogram.stairs(share, edges, label=name, **look)
-    distance = largest_distance(data, models[name])
+    distance = kolmogorov_smirnov(data, models[name], longest)
     label = f"{name}  (distance {distance:.3f})"
     cumulative.plot(*_steps(models[name]), label=label, **look)
 
@@ -226,13 +228,6 @@ def length_edges(lengths: np.ndarray, max_bins: int = 64) -> np.ndarray:
   width = -(-(high - low + 1) // max_bins)
   bins = -(-(high - low + 1) // width)
   return low - 0.5 + width * np.arange(bins + 1)
-
-
-def largest_distance(a: np.ndarray, b: np.ndarray) -> float:
-  """Largest distance between the cumulative laws of two samples, in [0, 1]."""
-  at = np.union1d(a, b)
-  below = [np.searchsorted(np.sort(x), at, "right") / len(x) for x in (a, b)]
-  return float(np.max(np.abs(below[0] - below[1])))
 
 
 def _steps(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -298,6 +293,54 @@ def plot_success_by_steps(
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
   axes.set_ylabel("problems solved")
   _title(axes, "Success by sampling steps", f"± 1 standard error, N = {trials}")
+  _legend(axes, loc="best")
+  save(figure, path)
+
+
+def plot_perplexity_by_length(
+  path: str | os.PathLike,
+  data: Sequence[Mapping[str, float | int | None]],
+  models: Mapping[str, Sequence[Mapping[str, float | int | None]]],
+) -> None:
+  """Draws perplexity under a scorer by the length of the texts, on two logs.
+
+  Args:
+    path: PNG file to write.
+    data: of held-out texts, bins as `perplexity_by_length` returns them; the
+      bars show the standard error, where a bin has one.
+    models: name -> the same of a model's samples; a bin may be missing.
+
+  Raises:
+    InputError: neither the data nor a model has a bin.
+  """
+  require(
+    data or any(models.values()),
+    "plot_perplexity_by_length needs at least one bin.",
+  )
+  figure, (axes,) = _figure(6.4, 4.2, columns=1)
+  lines = {"data": (data, {"color": _DATA, "lw": 4, "alpha": 0.4})}
+  for name, style in model_styles(models).items():
+    look = {"color": style.colour, "ls": style.dash, "marker": style.marker}
+    lines[name] = models[name], {**look, "markersize": 6, "lw": 1.8}
+  for name, (bins, look) in lines.items():
+    axes.errorbar(
+      [np.sqrt(x["min_tokens"] * x["max_tokens"]) for x in bins],
+      [x["perplexity"] for x in bins],
+      yerr=[x["perplexity_stderr"] or 0 for x in bins],
+      elinewidth=1.3,
+      capsize=3,
+      label=name,
+      **look,
+    )
+  axes.set_xscale("log", base=2)
+  axes.set_yscale("log")
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_minor_locator(ticker.NullLocator())
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+  axes.set_xlabel("scored tokens of a text")
+  axes.set_ylabel("perplexity")
+  _title(axes, "Perplexity by length", "± 1 standard error")
   _legend(axes, loc="best")
   save(figure, path)
 

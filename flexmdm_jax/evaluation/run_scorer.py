@@ -10,7 +10,7 @@ import numpy as np
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.likelihood import make_batches
-from flexmdm_jax.evaluation.scorers import Scores
+from flexmdm_jax.evaluation.scorers import HuggingFaceScorer, Scorer, Scores
 from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.losses import next_token_losses
 from flexmdm_jax.rates import forbid_mask
@@ -84,3 +84,28 @@ class RunScorer:
       "first_token": "scored",
       "end": "scored",
     }
+
+
+def load_scorer(name: str, **options: Any) -> Scorer:
+  """The scorer that `--scorer` names.
+
+  Args:
+    name: a work directory of this package, a model of the Hugging Face hub, its
+      folder, or a GGUF file.
+    **options: of `HuggingFaceScorer`; a run has none but `batch_size`.
+
+  Raises:
+    InputError: as `RunScorer` and `HuggingFaceScorer`.
+  """
+  path = pathlib.Path(name)
+  if (path / "checkpoints").is_dir():
+    given = {key for key, value in options.items() if value is not None}
+    if surplus := sorted(given - {"batch_size"}):
+      raise InputError(
+        f"--scorer={name} is a run of this package, which takes no"
+        f" {', '.join(surplus)}: leave it out."
+      )
+    return RunScorer(name, batch_size=options.get("batch_size") or 64)
+  if path.suffix == ".gguf":
+    return HuggingFaceScorer(str(path.parent), gguf_file=path.name, **options)
+  return HuggingFaceScorer(name, **options)

@@ -4,45 +4,71 @@ Each takes an experiment, its denoiser and a number of held-out records, and
 returns a JSON-ready dict.
 """
 
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flexmdm_jax.data import brackets
 from flexmdm_jax.data.tasks import BracketTask, MazeTask
+from flexmdm_jax.data.text_task import TextTask
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation.lengths import total_variation
+from flexmdm_jax.evaluation.generative_perplexity import (
+  import_mauve,
+  mauve_of_scores,
+  text_report,
+)
+from flexmdm_jax.evaluation.lengths import length_report
+from flexmdm_jax.evaluation.likelihood import evaluate_likelihood
 from flexmdm_jax.evaluation.planning import evaluate_planning
+from flexmdm_jax.evaluation.samples import make_samples, read_samples
+from flexmdm_jax.evaluation.scorers import Scorer
+from flexmdm_jax.evaluation.variance import gradient_variance
 from flexmdm_jax.experiment import Experiment
-from flexmdm_jax.likelihood import log_likelihood_bound
 from flexmdm_jax.models.denoiser import ModelDenoiser
 
 
 def evaluate(
   task: str,
   experiment: Experiment,
-  denoiser: ModelDenoiser,
+  denoiser: ModelDenoiser | None,
   *,
   num: int,
   seed: int = 0,
   batch_size: int = 256,
+  kind: str = "tight",
   num_times: int = 128,
+  max_stderr: float = 0.0,
+  samples: str | pathlib.Path | None = None,
+  scorer: Scorer | None = None,
+  mauve: bool = False,
+  plots: str | pathlib.Path | None = None,
 ) -> dict[str, Any]:
   """Evaluates a trained model on held-out records.
 
   Args:
     task: a key of `TASKS`.
     experiment: what was trained.
-    denoiser: its EMA parameters.
-    num: records, or samples; all there are if fewer.
+    denoiser: its EMA parameters; None if `samples` are given.
+    num: records, or samples to make; all there are if fewer.
     seed: of the sampling.
     batch_size: rows at once.
-    num_times: network calls for each sequence of a likelihood.
+    kind: of the likelihood's bound, "tight" or "paper".
+    num_times: network calls for each sequence of a likelihood, at most.
+    max_stderr: error of the likelihood, nats a sequence, at which to stop.
+    samples: a file that `experiments.sample` wrote, to be judged whole in place
+      of new samples, by the tasks "lengths" and "generative_perplexity".
+    scorer: what "generative_perplexity" scores with.
+    mauve: whether it computes MAUVE too.
+    plots: a folder where those two tasks draw pictures, or None.
 
   Raises:
-    InputError: unknown task, or one that the data does not allow; num < 1.
+    InputError: unknown task, or one that the data does not allow; num < 1;
+      `samples` where they are of no use, or damaged; no scorer where one is
+      needed, or a missing package.
   """
   if task not in TASKS:
     raise InputError(
@@ -50,10 +76,26 @@ def evaluate(
     )
   if num < 1:
     raise InputError(f"--num={num} must be at least 1.")
+  if samples is not None and TASKS[task] not in (
+    lengths,
+    generative_perplexity,
+  ):
+    raise InputError(
+      f"--samples={samples} is of no use to --task={task}: leave it out."
+    )
   source = experiment.task.records("test")
   records = [source[i] for i in range(min(num, len(source)))]
   key = jax.random.key(seed)
-  options = dict(batch_size=batch_size, num_times=num_times)
+  options = dict(
+    batch_size=batch_size,
+    kind=kind,
+    num_times=num_times,
+    max_stderr=max_stderr,
+    samples=samples,
+    scorer=scorer,
+    mauve=mauve,
+    plots=plots,
+  )
   return {
     "num": len(records),
     **TASKS[task](experiment, denoiser, records, key, **options),
@@ -75,54 +117,160 @@ def maze(experiment, denoiser, records, key, *, batch_size, **_):
   return planning.summary()
 
 
-def lengths(experiment, denoiser, records, key, *, batch_size, **_):
-  """Length law of samples against that of the data."""
+def lengths(
+  experiment, denoiser, records, key, *, batch_size, samples, plots, **_
+):
+  """Length law of samples against that of the data; see `length_report`."""
   task = experiment.task
-  samples = experiment.sample(key, denoiser, task.start(records), batch_size)
-  sequences = task.decode(samples.tokens, samples.length)
-  made = [len(sequence) for sequence in sequences]
-  true = [len(record["tokens"]) for record in records]
+  made, truncated = (
+    make_samples(experiment, denoiser, records, key, batch_size)
+    if samples is None
+    else read_samples(samples, task.vocab)
+  )
+  true = _data(records)
   result = {
-    "length_tv": total_variation(made, true, task.max_length),
-    "mean_length": float(np.mean(made)),
-    "mean_length_data": float(np.mean(true)),
-    "truncated": float(np.mean(samples.truncated)),
+    "num_samples": len(made),
+    **length_report(_lengths(made), _lengths(true), task.max_length),
+    "truncated": truncated,
   }
   if isinstance(task, BracketTask):
     kinds = experiment.config["data"]["kinds"]
     result["balanced"] = float(
-      np.mean([brackets.is_balanced(s, kinds) for s in sequences])
+      np.mean([brackets.is_balanced(s, kinds) for s in made])
+    )
+  if plots is not None:
+    _draw_lengths(plots, task.method, made, true)
+  return result
+
+
+def generative_perplexity(
+  experiment,
+  denoiser,
+  records,
+  key,
+  *,
+  batch_size,
+  samples,
+  scorer,
+  mauve,
+  plots,
+  **_,
+):
+  """Samples as text under a scorer, and held-out data as the yardstick.
+
+  The two are reported alike, see `text_report`; the perplexities stand on top.
+  """
+  task = experiment.task
+  if task.to_text([]) is None:
+    raise InputError(
+      "--task=generative_perplexity needs text, but this run is on"
+      f" {experiment.config['data']['name']}."
+    )
+  if scorer is None:
+    raise InputError(
+      "--task=generative_perplexity needs a scorer: give --scorer=gpt2-large,"
+      " or the folder of another causal language model."
+    )
+  if mauve:
+    import_mauve()  # is it there? before any work
+  made, truncated = (
+    make_samples(experiment, denoiser, records, key, batch_size)
+    if samples is None
+    else read_samples(samples, task.vocab)
+  )
+  true = _data(records)
+  scores, reports = {}, {}
+  for name, sequences in (("samples", made), ("data", true)):
+    texts = [task.to_text(sequence) for sequence in sequences]
+    scores[name] = scorer.score(texts, features=mauve)
+    reports[name] = text_report(sequences, texts, scores[name])
+  result = {
+    "perplexity": reports["samples"]["perplexity"],
+    "perplexity_data": reports["data"]["perplexity"],
+    **length_report(_lengths(made), _lengths(true), task.max_length),
+    "truncated": truncated,
+    **reports,
+    "scorer": scorer.describe(),
+  }
+  if mauve:
+    result["mauve"] = mauve_of_scores(scores["data"], scores["samples"])
+  if plots is not None:
+    _draw_lengths(plots, task.method, made, true)
+    _plots().plot_perplexity_by_length(
+      pathlib.Path(plots) / "perplexity_by_length.png",
+      reports["data"]["by_length"],
+      {task.method: reports["samples"]["by_length"]},
     )
   return result
 
 
-def likelihood(experiment, denoiser, records, key, *, num_times, **_):
-  """The paper's bound on the negative log-likelihood, nats a sequence."""
-  task = experiment.task
-  _require(experiment, BracketTask, "likelihood", "unconditional sequences")
-  rows = [task.encode(record) for record in records]
-  bound = log_likelihood_bound(
-    key,
-    denoiser,
-    jnp.stack([row["tokens"] for row in rows]),
-    jnp.stack([row["length"] for row in rows]),
-    experiment.interpolant,
-    task.vocab,
-    num_times,
-    kind="paper",
+def likelihood(
+  experiment,
+  denoiser,
+  records,
+  key,
+  *,
+  kind,
+  num_times,
+  max_stderr,
+  batch_size,
+  **_,
+):
+  """The likelihood, or a bound on it; see `likelihood.Likelihood`."""
+  _require(
+    experiment, (BracketTask, TextTask), "likelihood", "unconditional sequences"
   )
-  return {
-    "kind": "paper",
-    "num_times": num_times,
-    "nats": float(np.mean(bound)),
-    "stderr": float(np.std(bound) / np.sqrt(len(records))),
-    "nats_per_token": float(
-      np.sum(bound) / sum(len(record["tokens"]) for record in records)
-    ),
-  }
+  result = evaluate_likelihood(
+    key,
+    experiment,
+    denoiser,
+    records,
+    kind=kind,
+    max_stderr=max_stderr,
+    max_calls=num_times,
+    batch_size=batch_size,
+  )
+  return dataclasses.asdict(result)
 
 
-TASKS = {"maze": maze, "lengths": lengths, "likelihood": likelihood}
+def variance(experiment, denoiser, records, key, **_):
+  """Of the gradient, by targets; see `gradient_variance`."""
+  return gradient_variance(key, experiment, denoiser, records)
+
+
+TASKS = {
+  "maze": maze,
+  "lengths": lengths,
+  "generative_perplexity": generative_perplexity,
+  "likelihood": likelihood,
+  "gradient_variance": variance,
+}
+
+
+def _data(records: Sequence[Mapping[str, np.ndarray]]) -> list[list[int]]:
+  return [[int(token) for token in record["tokens"]] for record in records]
+
+
+def _lengths(sequences: Sequence[Sequence[int]]) -> list[int]:
+  return [len(sequence) for sequence in sequences]
+
+
+def _draw_lengths(folder, method, made, true):
+  _plots().plot_length_law(
+    pathlib.Path(folder) / "lengths.png",
+    np.array(_lengths(true)),
+    {method: np.array(_lengths(made))},
+  )
+
+
+def _plots():
+  try:
+    from flexmdm_jax.evaluation import plots
+  except ImportError as error:
+    raise InputError(
+      f"--plots needs the package {error.name}: pip install matplotlib."
+    ) from error
+  return plots
 
 
 def _require(experiment, kind, task, what):

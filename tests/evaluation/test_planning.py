@@ -9,7 +9,6 @@ from flexmdm_jax.data.tasks import subgoals
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import output, planning
 from flexmdm_jax.evaluation.comparison import contend, draw
-from flexmdm_jax.evaluation.lengths import length_law, total_variation
 from flexmdm_jax.evaluation.tasks import evaluate
 from flexmdm_jax.experiment import Experiment
 
@@ -94,15 +93,6 @@ def test_evaluation_tasks(contenders, tmp_path):
   assert bound["nats"] > 0 and bound["stderr"] >= 0
   with pytest.raises(InputError, match="maze needs mazes"):
     evaluate("maze", experiment, denoiser, num=3)
-
-
-def test_length_law_and_total_variation_by_hand():
-  np.testing.assert_allclose(length_law([0, 2, 2, 3], 3), [0.25, 0, 0.5, 0.25])
-  assert total_variation([1, 1, 2, 2], [1, 2, 3, 3], 3) == 0.5
-  with pytest.raises(InputError, match="at least one"):
-    length_law([], 3)
-  with pytest.raises(InputError, match=r"not all in \[0, 3\]"):
-    length_law([4], 3)
 
 
 def test_output_keeps_what_was_there(tmp_path):

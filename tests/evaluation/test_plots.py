@@ -104,12 +104,6 @@ def test_length_edges_hold_equally_many_lengths():
   )
 
 
-def test_largest_distance_worked_by_hand():
-  # At 2 the laws are at 1/2 and 1, at 1 both are at 1/2.
-  assert plots.largest_distance(np.array([1, 3]), np.array([2, 1])) == 0.5
-  assert plots.largest_distance(np.array([1, 3]), np.array([3, 1, 1, 3])) == 0
-
-
 @pytest.mark.parametrize("high", [4, 900])
 def test_plot_length_law(tmp_path, high):
   rng = np.random.default_rng(0)
@@ -148,6 +142,27 @@ def test_plot_success_by_steps(tmp_path):
 def test_plot_success_rejects(tmp_path, results, trials, message):
   with pytest.raises(InputError, match=message):
     plots.plot_success_by_steps(tmp_path / "x.png", results, trials)
+
+
+def test_plot_perplexity_by_length(tmp_path):
+  def bins(*values):
+    return [
+      {
+        "min_tokens": 2**k,
+        "max_tokens": 2 ** (k + 1) - 1,
+        "perplexity": value,
+        "perplexity_stderr": None if k == 0 else value / 10,
+      }
+      for k, value in enumerate(values)
+    ]
+
+  path = tmp_path / "perplexity.png"
+  models = {"FlexMDM": bins(900.0, 300.0), "MDM": bins(8000.0), "none": []}
+  plots.plot_perplexity_by_length(path, bins(500.0, 90.0, 30.0), models)
+  assert_picture(path, 6.4, 4.2)
+  assert has_colour(path, plots.model_styles(["FlexMDM"])["FlexMDM"].colour)
+  with pytest.raises(InputError, match="at least one bin"):
+    plots.plot_perplexity_by_length(path, [], {"none": []})
 
 
 @pytest.mark.parametrize(

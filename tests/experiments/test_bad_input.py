@@ -75,6 +75,16 @@ CASES = {
     ["--workdir=missing", "--task=maze", "--out=README.md/x.json"],
     "README.md",
   ),
+  "plots": (
+    "evaluate",
+    [
+      "--workdir=missing",
+      "--task=lengths",
+      "--out=build/x.json",
+      "--plots=README.md/x",
+    ],
+    "--plots=README.md/x",
+  ),
   "out is a folder": (
     "sample",
     ["--workdir=missing", "--steps=2", "--out=tests"],

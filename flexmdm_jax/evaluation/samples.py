@@ -1,0 +1,89 @@
+"""The samples that an evaluation judges: made now, or read from a file."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Array, Key
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.vocab import Vocab
+
+
+def make_samples(
+  experiment: Experiment,
+  denoiser: ModelDenoiser,
+  records: Sequence[Mapping[str, np.ndarray]],
+  key: Key[Array, ""],
+  batch_size: int,
+) -> tuple[list[list[int]], float]:
+  """One sample for each record.
+
+  Args:
+    experiment: what was trained, and how to sample.
+    denoiser: its EMA parameters.
+    records: held-out; what a task takes from them, it starts from.
+    key: one key.
+    batch_size: rows at once.
+
+  Returns:
+    the sequences, and the share of them that ran out of room.
+
+  Raises:
+    InputError: batch_size < 1.
+  """
+  task = experiment.task
+  samples = experiment.sample(key, denoiser, task.start(records), batch_size)
+  sequences = task.decode(samples.tokens, samples.length)
+  return sequences, float(np.mean(samples.truncated))
+
+
+def read_samples(
+  path: str | pathlib.Path, vocab: Vocab
+) -> tuple[list[list[int]], float | None]:
+  """Reads a file that `experiments.sample` wrote.
+
+  Args:
+    path: JSON lines, each with "tokens" and perhaps "truncated".
+    vocab: the id space.
+
+  Returns:
+    the sequences, and the share of them that ran out of room; None if a line
+    does not say.
+
+  Raises:
+    InputError: the file cannot be read or is empty, or a line does not hold
+      ids of the vocabulary.
+  """
+  try:
+    lines = pathlib.Path(path).read_text().splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(
+      f"cannot read --samples={path} ({error}): give a file of"
+      " experiments.sample."
+    ) from error
+  rows = []
+  for number, line in enumerate(lines, 1):
+    try:
+      row = json.loads(line)
+      legal = all(
+        type(token) is int and 0 <= token < vocab.size
+        for token in row["tokens"]
+      )
+    except (ValueError, KeyError, TypeError):
+      legal = False
+    if not legal:
+      raise InputError(
+        f"--samples={path}: line {number} does not hold tokens, a list of ids"
+        f" in [0, {vocab.size - 1}]: give a file of experiments.sample on the"
+        " same data."
+      )
+    rows.append(row)
+  if not rows:
+    raise InputError(f"--samples={path} is empty: give at least one sample.")
+  truncated = [row.get("truncated") for row in rows]
+  share = None if None in truncated else float(np.mean(truncated))
+  return [row["tokens"] for row in rows], share
