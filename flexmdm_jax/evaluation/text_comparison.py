@@ -1,6 +1,7 @@
 """Methods compared on one text: the same trunk, data and training."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,7 +129,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{made['length_tv']:.3f}",
             f"{made['length_floor']['tv']:.3f}",
             f"{made['length_wasserstein_1']:.2f}",
-            f"{made['perplexity']:.1f}",
+            # None if every sample is empty.
+            f"{made['perplexity'] or math.nan:.1f}",
             f"{made['unigram_entropy']:.2f}",
             f"{made['distinct_2']:.3f}",
           ]

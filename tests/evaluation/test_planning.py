@@ -89,7 +89,7 @@ def test_evaluation_tasks(contenders, tmp_path):
   _, denoiser = experiment.restore(tmp_path / "run")
   lengths = evaluate("lengths", experiment, denoiser, num=4)
   assert 0 <= lengths["length_tv"] <= 1 and 0 <= lengths["balanced"] <= 1
-  bound = evaluate("likelihood", experiment, denoiser, num=4, num_times=4)
+  bound = evaluate("likelihood", experiment, denoiser, num=4, num_times=32)
   assert bound["nats"] > 0 and bound["stderr"] >= 0
   with pytest.raises(InputError, match="maze needs mazes"):
     evaluate("maze", experiment, denoiser, num=3)
