@@ -153,7 +153,8 @@ def generative_perplexity(
   The two are reported alike, see `text_report`; the perplexities stand on top.
   """
   task = experiment.task
-  if not hasattr(task, "to_text"):
+  to_text = getattr(task, "to_text", lambda _: None)
+  if to_text([]) is None:
     raise InputError(
       "--task=generative_perplexity needs text, but this run is on"
       f" {experiment.config['data']['name']}."
@@ -173,7 +174,7 @@ def generative_perplexity(
   true = _data(records)
   scores, reports = {}, {}
   for name, sequences in (("samples", made), ("data", true)):
-    texts = [task.to_text(sequence) for sequence in sequences]
+    texts = [to_text(sequence) for sequence in sequences]
     scores[name] = scorer.score(texts, features=mauve)
     reports[name] = text_report(sequences, texts, scores[name])
   result = {
