@@ -210,6 +210,17 @@ def test_mauve_of_scores_leaves_empty_texts_out_and_takes_equal_numbers():
   assert result["texts"] == 30
 
 
+def test_too_few_texts_with_features_cost_only_mauve():
+  features = np.full((25, 4), np.nan, np.float32)
+  features[:19] = 0
+  scores = Scores([], np.zeros(0), features)
+  assert mauve_of_scores(scores, scores) == {
+    "mauve": None,
+    "mauve_star": None,
+    "texts": 19,
+  }
+
+
 def test_mauve_refuses_what_says_nothing():
   few = np.zeros((19, 4))
   with pytest.raises(InputError, match="19 texts"):
