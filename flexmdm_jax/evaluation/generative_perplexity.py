@@ -15,7 +15,7 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.diversity import distinct_n, unigram_entropy
 from flexmdm_jax.evaluation.scorers import Scores
 
-# Two clusters of ten: below, MAUVE's histograms are empty.
+# MAUVE takes one cluster for ten texts, and at least two clusters.
 MIN_MAUVE_TEXTS = 20
 
 
