@@ -15,6 +15,9 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.diversity import distinct_n, unigram_entropy
 from flexmdm_jax.evaluation.scorers import Scores
 
+# MAUVE takes one cluster for ten texts, and at least two clusters.
+MIN_MAUVE_TEXTS = 20
+
 
 def perplexity(nats: Sequence[np.ndarray]) -> dict[str, float | int | None]:
   """Perplexity of a set of texts.
@@ -107,16 +110,20 @@ def text_report(
 def mauve_of_scores(data: Scores, samples: Scores) -> dict[str, Any]:
   """`mauve_score` of the first N texts of both that have features.
 
-  N is the smaller number of the two, as MAUVE compares sets of one size.
+  N is the smaller number of the two, as MAUVE compares sets of one size. A
+  model that makes empty texts may leave too few: then `mauve` and `mauve_star`
+  are None, and the other results stand.
 
   Raises:
-    InputError: as `mauve_score`.
+    InputError: the package is missing.
   """
   p, q = (
     scores.features[np.isfinite(scores.features).all(-1)]
     for scores in (data, samples)
   )
   N = min(len(p), len(q))
+  if N < MIN_MAUVE_TEXTS:
+    return {"mauve": None, "mauve_star": None, "texts": N}
   return mauve_score(p[:N], q[:N])
 
 
@@ -146,7 +153,7 @@ def mauve_score(
 
   Raises:
     InputError: the package is missing, or the sets differ in shape, hold fewer
-      than 20 texts or values that are not finite.
+      than `MIN_MAUVE_TEXTS` or values that are not finite.
 
   Source: arXiv 2102.01454 and arXiv 2212.14578 (the smoothed one).
   """
@@ -156,10 +163,10 @@ def mauve_score(
       f"MAUVE takes two sets of N features, got shapes {p_features.shape} and"
       f" {q_features.shape}."
     )
-  if len(p_features) < 20:
+  if len(p_features) < MIN_MAUVE_TEXTS:
     raise InputError(
-      f"MAUVE of {len(p_features)} texts says nothing: give at least 20, and"
-      " thousands for a number to report."
+      f"MAUVE of {len(p_features)} texts says nothing: give at least"
+      f" {MIN_MAUVE_TEXTS}, and thousands for a number to report."
     )
   if not (np.isfinite(p_features).all() and np.isfinite(q_features).all()):
     raise InputError("MAUVE's features must be finite: leave empty texts out.")

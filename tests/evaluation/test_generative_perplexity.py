@@ -169,7 +169,7 @@ def test_damaged_samples_are_refused(tmp_path):
 def test_task_needs_text_and_a_scorer(run, monkeypatch):
   with pytest.raises(InputError, match="needs a scorer"):
     evaluate("generative_perplexity", *run, num=2)
-  monkeypatch.delattr(run[0].task, "to_text")
+  monkeypatch.setattr(run[0].task, "to_text", lambda ids: None)
   with pytest.raises(InputError, match="needs text, but this run is on brack"):
     evaluate("generative_perplexity", *run, num=2, scorer=UniformScorer(7))
 
@@ -208,6 +208,17 @@ def test_mauve_of_scores_leaves_empty_texts_out_and_takes_equal_numbers():
     Scores([], np.zeros(0), data[:30]), Scores([], np.zeros(0), samples)
   )
   assert result["texts"] == 30
+
+
+def test_too_few_texts_with_features_cost_only_mauve():
+  features = np.full((25, 4), np.nan, np.float32)
+  features[:19] = 0
+  scores = Scores([], np.zeros(0), features)
+  assert mauve_of_scores(scores, scores) == {
+    "mauve": None,
+    "mauve_star": None,
+    "texts": 19,
+  }
 
 
 def test_mauve_refuses_what_says_nothing():
