@@ -1,9 +1,12 @@
 # Every target makes its own virtual environment; all it needs is Python >= 3.11.
 #   make test PYTHON=python3.12
+#   make maze_41 EXTRAS=dev,cuda13
 
 PYTHON ?= python3
+EXTRAS ?= dev
 WORKERS ?= 2
-VENV := .venv/$(notdir $(PYTHON))
+comma := ,
+VENV := .venv/$(subst $(comma),-,$(notdir $(PYTHON))$(EXTRAS:dev%=%))
 RUN := $(VENV)/bin/python
 
 .PHONY: quickstart test lint format maze_table maze_41 clean
@@ -35,7 +38,7 @@ $(VENV)/installed: setup.py pyproject.toml
 	    exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable '.[dev]'
+	$(RUN) -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:

@@ -54,6 +54,33 @@ def parse(argv: Sequence[str]) -> list[str]:
     sys.exit(fail(f"wrong config value: {error}", 2))
 
 
+def require_least(**values: tuple[int | None, int]) -> None:
+  """Refuses numeric flags that are too small; those not given are None.
+
+  Args:
+    **values: by flag, `(value, least)`.
+
+  Raises:
+    InputError: names the first flag that is too small.
+  """
+  for name, (value, least) in values.items():
+    if value is not None and value < least:
+      raise InputError(f"--{name}={value} must be at least {least}.")
+
+
+def parse_ints(name: str, words: Sequence[str]) -> list[int]:
+  """The integers of a list flag; InputError names it if one is none."""
+  try:
+    numbers = [int(word) for word in words]
+  except ValueError as error:
+    raise InputError(
+      f"--{name}={','.join(words)} must be integers separated by commas."
+    ) from error
+  if not numbers:
+    raise InputError(f"--{name} is empty: give at least one integer.")
+  return numbers
+
+
 def fail(error: object, status: int) -> int:
   """Prints an error on one line, returns the status."""
   text = " ".join(str(error).split())

@@ -31,7 +31,7 @@ _NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for it, at most.")
 _STDERR = flags.DEFINE_float(
   "stderr", 0.0, "Its error, nats, at which to stop."
 )
-_BATCH = flags.DEFINE_integer("batch_size", 256, "Rows at once.")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Rows at once.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
 _SAMPLES = flags.DEFINE_string(
   "samples", None, "JSONL file of experiments.sample to judge; samples nothing."

@@ -23,6 +23,9 @@ _TABLE = flags.DEFINE_string("table", "small", "small or paper.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write.")
 _TRAIN_STEPS = flags.DEFINE_integer("train_steps", None, "Else as listed.")
 _NUM = flags.DEFINE_integer("num", 1000, "Held-out problems, if as many exist.")
+_OVERWRITE = flags.DEFINE_bool(
+  "overwrite", False, "Move runs with another config aside."
+)
 flags.mark_flag_as_required("out")
 
 # Maze size, K, training steps, room for the longest path, training problems.
@@ -58,6 +61,7 @@ def main(_):
   module, rows, sampling_steps = TABLES[_TABLE.value]
   out = pathlib.Path(_OUT.value)
   output.require_writable(out / "table.json")
+  cli.require_least(num=(_NUM.value, 1), train_steps=(_TRAIN_STEPS.value, 1))
   results = []
   for size, K, train_steps, max_length, num_train in rows:
     train_steps = _TRAIN_STEPS.value or train_steps
@@ -81,6 +85,7 @@ def main(_):
         out / name,
         num=_NUM.value,
         sampling_steps=sampling_steps,
+        overwrite=_OVERWRITE.value,
       )
       row = dict(size=size, K=K, train_steps=train_steps, method=method)
       results.append(

@@ -30,6 +30,7 @@ def main(_):
   out = pathlib.Path(_OUT.value)
   report_file = out / "report.json"
   output.require_writable(report_file)
+  cli.require_least(num=(_NUM.value, 1), train_steps=(_TRAIN_STEPS.value, 1))
   config = maze_quickstart.get_config()
   config.data.folder = str(out / "data")
   if _TRAIN_STEPS.value is not None:

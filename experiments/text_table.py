@@ -11,14 +11,15 @@ config's. Without --scorer, samples are scored by the autoregressive run.
 
 import pathlib
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import output, text_comparison
 from flexmdm_jax.evaluation.comparison import trained
 from flexmdm_jax.evaluation.run_scorer import RunScorer, load_scorer
+from flexmdm_jax.evaluation.samples import held_out
 from flexmdm_jax.experiment import Experiment
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -30,6 +31,9 @@ _BEGIN = flags.DEFINE_string("scorer_begin", None, "What it reads first.")
 _NUM = flags.DEFINE_integer("num", 500, "Held-out texts, and samples.")
 _NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for a bound.")
 _STEPS = flags.DEFINE_list("sampling_steps", ["32", "128", "1024"], "Calls.")
+_OVERWRITE = flags.DEFINE_bool(
+  "overwrite", False, "Move runs with another config aside."
+)
 _BATCH = flags.DEFINE_integer("batch_size", 250, "Rows at once.")
 flags.mark_flags_as_required(["config", "out"])
 
@@ -46,7 +50,15 @@ def main(_):
   name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
   out = pathlib.Path(_OUT.value)
   output.require_writable(out / f"{name}.json")
-  steps = [int(text) for text in _STEPS.value]
+  steps = cli.parse_ints("sampling_steps", _STEPS.value)
+  cli.require_least(
+    num=(_NUM.value, 2),
+    num_times=(_NUM_TIMES.value, 32),
+    batch_size=(_BATCH.value, 1),
+    sampling_steps=(min(steps), 1),
+  )
+  if _BEGIN.value is not None and _SCORER.value is None:
+    raise InputError(f"--scorer_begin={_BEGIN.value!r} needs a --scorer.")
   scorer = None
   if _SCORER.value is not None:
     scorer = load_scorer(_SCORER.value, begin=_BEGIN.value)
@@ -57,12 +69,9 @@ def main(_):
     config.train.targets = targets
     workdir = out / f"{name}_{method}_{targets}"
     experiment = Experiment.from_config(config.to_dict())
-    denoiser, losses = trained(experiment, workdir)
+    denoiser, losses = trained(experiment, workdir, overwrite=_OVERWRITE.value)
     scorer = scorer or RunScorer(workdir)
-    source = experiment.task.records("test")
-    # Spread over the file, whose order may mean something.
-    chosen = jax.random.permutation(jax.random.key(0), len(source))
-    records = [source[int(i)] for i in chosen[: _NUM.value]]
+    records = held_out(experiment, _NUM.value)
     rows.append(
       {
         **text_comparison.describe(experiment, losses[1][-1]),

@@ -112,7 +112,9 @@ def align(
   posterior = jnp.where(in_state[:, None], posterior, 0.0)
 
   # With sentinels -1 and n, expected gaps are differences of expected indices.
-  source = posterior @ index.astype(jnp.float32)
+  # A sum, not a product of matrices: accelerators round its operands to 8 or 11
+  # bits, which is whole tokens of an index near 1000.
+  source = jnp.sum(posterior * index.astype(jnp.float32), axis=-1)
   before = jnp.append(-1.0, source)
   after = jnp.where(ends == m, n.astype(jnp.float32), jnp.append(source, 0.0))
   gaps = jnp.where(ends <= m, jnp.maximum(after - before - 1.0, 0.0), 0.0)

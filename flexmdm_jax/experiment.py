@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
@@ -34,7 +35,7 @@ from flexmdm_jax.training.objectives import (
   Objective,
 )
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flexmdm_jax.training.sharding import Rules, make_mesh
+from flexmdm_jax.training.sharding import Rules, make_mesh, replicated
 from flexmdm_jax.training.step import TrainStep, make_train_step
 
 # Settings of the training step that are in the config's `train`.
@@ -177,6 +178,7 @@ class Experiment:
       workdir,
       self.loop,
       self.config,
+      interpolant=self.interpolant.to_config(),
       overwrite=overwrite,
       progress=progress,
     )
@@ -184,11 +186,26 @@ class Experiment:
   def restore(self, workdir: str | pathlib.Path) -> tuple[int, ModelDenoiser]:
     """The denoiser with the newest EMA parameters, and their step.
 
+    Every device that is here holds the parameters whole, whatever mesh they
+    were trained on.
+
     Raises:
-      InputError: `workdir` holds no readable checkpoint.
+      InputError: `workdir` holds no readable checkpoint, or one that was
+        trained with other schedules.
     """
-    abstract = self.train_step().abstract_state.params
-    step, params = restore_ema(pathlib.Path(workdir), abstract)
+    whole = replicated(make_mesh())
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+      abstract_params(self.model),
+    )
+    step, params, meta = restore_ema(pathlib.Path(workdir), abstract)
+    if meta["interpolant"] != self.interpolant.to_config():
+      raise InputError(
+        f"checkpoint {step} in {workdir} was trained with the schedules"
+        f" {meta['interpolant']}, but its config.json says"
+        f" {self.interpolant.to_config()}: a model samples with its own only."
+        " Put the file right."
+      )
     return step, denoiser(self.model, params)
 
   def sample(
@@ -233,11 +250,16 @@ class Experiment:
 
 def num_parameters(model: DiT) -> int:
   """Number of parameters of a model; none is allocated."""
+  return sum(x.size for x in jax.tree.leaves(abstract_params(model)))
+
+
+def abstract_params(model: DiT) -> Any:
+  """Shapes and types of a model's parameters."""
   tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
   length = jax.ShapeDtypeStruct((1,), jnp.int32)
   t = jax.ShapeDtypeStruct((1,), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
-  return sum(x.size for x in jax.tree.leaves(variables))
+  return nn.unbox(variables["params"])
 
 
 def _schedule(config: Mapping[str, Any]) -> schedules.Schedule:

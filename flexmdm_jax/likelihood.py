@@ -1,4 +1,4 @@
-"""Estimates of an upper bound on the negative log-likelihood of sequences.
+"""The negative log-likelihood of sequences: an upper bound, or exact.
 
 Source: arXiv 2509.01025, "training objective": its bound is the training loss.
 The tight one is ours: see `losses.tight_terms`.
@@ -11,12 +11,37 @@ from jaxtyping import Array, Float, Int, Key
 from flexmdm_jax.alignment import align
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
-from flexmdm_jax.losses import elbo_terms, tight_terms
+from flexmdm_jax.losses import elbo_terms, next_token_losses, tight_terms
 from flexmdm_jax.rates import Denoiser, forbid_mask
+from flexmdm_jax.schedules import Immediate
 from flexmdm_jax.times import importance_times
 from flexmdm_jax.vocab import Vocab
 
 KINDS = ("tight", "paper")
+
+
+def next_token_nats(
+  denoiser: Denoiser,
+  tokens: Int[Array, "B L"],
+  length: Int[Array, " B"],
+  vocab: Vocab,
+) -> Float[Array, "B L"]:
+  """The terms of the exact `-log p` of rows under a causal model, nats.
+
+  Args:
+    denoiser: a causal model, whose logits are of the next token.
+    tokens: rows that begin with the mask, which stands for the beginning.
+    length: their numbers of tokens, the first included.
+    vocab: the id space; the pad is predicted after the last token.
+
+  Returns:
+    `-log p` of the token after each position, the last of the end; 0 beyond
+    the length. A row's sum is its `-log p`.
+  """
+  logits = denoiser(tokens, length, jnp.zeros(length.shape)).token_logits
+  return jax.vmap(next_token_losses, (0, 0, 0, None))(
+    forbid_mask(logits, vocab), tokens, length, vocab
+  )
 
 
 def log_likelihood_bound(
@@ -60,8 +85,11 @@ def log_likelihood_bound(
     times = draw_times(key, interpolant, L)
     return noise(tokens, length, *times, t, vocab)
 
+  # Nothing is ever absent without insertions: a state has one embedding.
+  one_embedding = isinstance(interpolant.insertion, Immediate)
+
   def terms(prediction, noised, t, tokens, length):
-    if kind == "paper":
+    if kind == "paper" or one_embedding:
       return elbo_terms(prediction, noised, t, interpolant)
     alignment = align(noised, tokens, length)
     return tight_terms(prediction, noised, t, interpolant, alignment)

@@ -172,13 +172,13 @@ def gap_law_term(
   return interpolant.insertion.hazard(t) * jnp.sum(losses)
 
 
-def next_token_loss(
+def next_token_losses(
   token_logits: Float[Array, "L V"],
   tokens: Int[Array, " L"],
   length: Int[Array, ""],
   vocab: Vocab,
-) -> Float[Array, ""]:
-  """The exact `-log p` of one sequence under a causal model, nats.
+) -> Float[Array, " L"]:
+  """The terms of the exact `-log p` of one sequence under a causal model.
 
   Args:
     token_logits: at each position, of the token after it.
@@ -186,17 +186,10 @@ def next_token_loss(
     length: number of tokens, the first included; the pad is predicted after
       the last.
     vocab: the id space.
+
+  Returns:
+    Cross-entropies in nats; 0 beyond the length.
   """
-  return jnp.sum(next_token_losses(token_logits, tokens, length, vocab))
-
-
-def next_token_losses(
-  token_logits: Float[Array, "L V"],
-  tokens: Int[Array, " L"],
-  length: Int[Array, ""],
-  vocab: Vocab,
-) -> Float[Array, " L"]:
-  """The terms of `next_token_loss`, by position; 0 beyond the length."""
   (L,) = tokens.shape
   index = jnp.arange(L)
   following = jnp.where(index < length - 1, jnp.roll(tokens, -1), vocab.pad)

@@ -71,7 +71,7 @@ def by_counting(tokens, fate):
 
 @pytest.mark.parametrize(
   "fates",
-  [(ABSENT, MASK, CLEAN), (ABSENT, MASK, FROZEN)],
+  [(ABSENT, MASK, CLEAN), (ABSENT, MASK, CLEAN, FROZEN)],
   ids=["free", "frozen"],
 )
 def test_as_counted_one_by_one(fates):
@@ -147,6 +147,15 @@ def test_token_entropy_counts_equal_tokens_once():
   np.testing.assert_allclose(
     losses.token_entropy(alignment), [np.log(2), 0, 0], atol=1e-6
   )
+
+
+def test_no_product_of_matrices_rounds_an_index():
+  # Accelerators multiply matrices of float32 in fewer bits.
+  arguments = jnp.zeros((1, L), jnp.int32), jnp.array([L])
+  jaxpr = jax.make_jaxpr(align_all, static_argnums=3)(
+    *arguments, jnp.zeros((1, L), jnp.int32), L
+  )
+  assert "dot_general" not in str(jaxpr)
 
 
 def test_long_sequences_keep_their_digits():

@@ -228,13 +228,13 @@ def prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
         download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         file_format="array_record",
       )
-  except OSError as error:
+  except (OSError, RuntimeError) as error:  # array_record raises the latter
     if _is_prepared(builder):  # by another process, meanwhile
       return
+    reason = getattr(error, "strerror", None) or str(error).split(";")[0]
     raise InputError(
-      f"cannot write the data set to {builder.data_dir}"
-      f" ({error.strerror or error}): choose a data directory that you may"
-      " write to, with free space."
+      f"cannot write the data set to {builder.data_dir} ({reason}): choose a"
+      " data directory that you may write to, with free space."
     ) from error
   if not _is_prepared(builder):
     raise InputError(

@@ -69,7 +69,10 @@ class BucketPlan:
     size = self.batches_per_epoch * self._batch_size
     rows = rng.permutation(len(self._bucket))[:size]
     rows = rows[np.argsort(self._bucket[rows], kind="stable")]
-    return rng.permutation(rows.reshape(-1, self._batch_size))
+    batches = rng.permutation(rows.reshape(-1, self._batch_size))
+    # Training times are stratified over the rows: where a batch straddles two
+    # buckets they must not go with the length.
+    return rng.permuted(batches, axis=1)
 
 
 def require_buckets(buckets: Sequence[int], max_length: int) -> None:

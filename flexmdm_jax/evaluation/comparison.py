@@ -11,6 +11,7 @@ import numpy as np
 
 from flexmdm_jax.data.tasks import subgoals
 from flexmdm_jax.evaluation.planning import Planning, evaluate_planning
+from flexmdm_jax.evaluation.samples import held_out
 from flexmdm_jax.evaluation.trace_html import Frames, Render, write_trace_html
 from flexmdm_jax.experiment import Experiment, num_parameters
 from flexmdm_jax.models.denoiser import ModelDenoiser
@@ -83,8 +84,7 @@ def contend(
   begin = time.perf_counter()
   experiment = Experiment.from_config({**config, "method": method})
   denoiser, losses = trained(experiment, workdir, overwrite=overwrite)
-  source = experiment.task.records("test")
-  records = [source[i] for i in range(min(num, len(source)))]
+  records = held_out(experiment, num)
   scores = {
     steps: evaluate_planning(
       jax.random.key(0),

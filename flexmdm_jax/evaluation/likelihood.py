@@ -6,23 +6,23 @@ length by predicting the padding behind it.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
 from flexmdm_jax.data.layouts import Row, crop_row
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import Experiment
-from flexmdm_jax.likelihood import KINDS, log_likelihood_bound
-from flexmdm_jax.losses import next_token_loss
+from flexmdm_jax.likelihood import (
+  KINDS,
+  log_likelihood_bound,
+  next_token_nats,
+)
 from flexmdm_jax.models.denoiser import ModelDenoiser
-from flexmdm_jax.rates import forbid_mask
 
 # Network calls of one estimate of a bound; a second one tells its error.
 _CALLS = 16
@@ -101,7 +101,9 @@ def evaluate_likelihood(
   vocab = experiment.task.vocab
   if experiment.task.causal:
     kind = "exact"
-    nats = _over(batches, lambda _, *rows: _exact(denoiser, *rows, vocab))
+    nats = _over(
+      batches, lambda _, *rows: _exact(denoiser, *rows, vocab).sum(axis=-1)
+    )
     error, calls = np.zeros_like(nats), 1
   else:
 
@@ -187,15 +189,7 @@ def make_batches(rows: Sequence[Row], batch_size: int) -> list[Batch]:
 
 
 _bound = jax.jit(log_likelihood_bound, static_argnums=(4, 5, 6, 7))
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _exact(denoiser, tokens, length, vocab) -> Float[Array, " B"]:
-  """`-log p` of each row under an autoregressive model, nats."""
-  logits = denoiser(tokens, length, jnp.zeros(length.shape)).token_logits
-  return jax.vmap(next_token_loss, (0, 0, 0, None))(
-    forbid_mask(logits, vocab), tokens, length, vocab
-  )
+_exact = jax.jit(next_token_nats, static_argnums=3)
 
 
 def _over(batches: list[Batch], nats_of: Callable[..., Array]) -> np.ndarray:

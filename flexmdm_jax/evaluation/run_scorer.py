@@ -1,19 +1,18 @@
 """A trained autoregressive run of this package as a scorer of text."""
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.likelihood import make_batches
 from flexmdm_jax.evaluation.scorers import HuggingFaceScorer, Scorer, Scores
 from flexmdm_jax.experiment import Experiment
-from flexmdm_jax.losses import next_token_losses
-from flexmdm_jax.rates import forbid_mask
+from flexmdm_jax.likelihood import next_token_nats
 
 
 class RunScorer:
@@ -40,15 +39,11 @@ class RunScorer:
       )
     self._step, denoiser = self._experiment.restore(workdir)
     self._batch_size = batch_size
-    vocab = self._experiment.task.vocab
-
-    def nats(tokens, length):
-      logits = denoiser(tokens, length, jnp.zeros(length.shape)).token_logits
-      return jax.vmap(next_token_losses, (0, 0, 0, None))(
-        forbid_mask(logits, vocab), tokens, length, vocab
+    self._nats = jax.jit(
+      functools.partial(
+        next_token_nats, denoiser, vocab=self._experiment.task.vocab
       )
-
-    self._nats = jax.jit(nats)
+    )
 
   def score(self, texts: Sequence[str], features: bool = False) -> Scores:
     """Scores texts; see `scorers.Scorer`.

@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -11,6 +12,16 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.denoiser import ModelDenoiser
 from flexmdm_jax.vocab import Vocab
+
+
+def held_out(experiment: Experiment, num: int) -> list[Mapping[str, Any]]:
+  """`num` test records, or all there are if fewer.
+
+  They are spread evenly over the split, whose order may mean something.
+  """
+  source = experiment.task.records("test")
+  num = min(num, len(source))
+  return [source[i * len(source) // num] for i in range(num)]
 
 
 def make_samples(

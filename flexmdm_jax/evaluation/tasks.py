@@ -24,7 +24,11 @@ from flexmdm_jax.evaluation.generative_perplexity import (
 from flexmdm_jax.evaluation.lengths import length_report
 from flexmdm_jax.evaluation.likelihood import evaluate_likelihood
 from flexmdm_jax.evaluation.planning import evaluate_planning
-from flexmdm_jax.evaluation.samples import make_samples, read_samples
+from flexmdm_jax.evaluation.samples import (
+  held_out,
+  make_samples,
+  read_samples,
+)
 from flexmdm_jax.evaluation.scorers import Scorer
 from flexmdm_jax.evaluation.variance import gradient_variance
 from flexmdm_jax.experiment import Experiment
@@ -83,8 +87,7 @@ def evaluate(
     raise InputError(
       f"--samples={samples} is of no use to --task={task}: leave it out."
     )
-  source = experiment.task.records("test")
-  records = [source[i] for i in range(min(num, len(source)))]
+  records = held_out(experiment, num)
   key = jax.random.key(seed)
   options = dict(
     batch_size=batch_size,

@@ -96,9 +96,13 @@ def describe(experiment: Experiment, train_loss: float) -> dict[str, Any]:
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Two tables: likelihoods, and samples by network calls."""
-  head = ["method", "targets", "tight bound", "paper's bound", "bits/token"]
-  head += ["bits/character"]
+  """Two tables: likelihoods, and samples by network calls.
+
+  Of `nats`, "error" is that of the estimate of the bound of these texts, which
+  are the same for all methods; "over texts" is what others would change.
+  """
+  head = ["method", "targets", "nats", "error", "over texts", "paper's bound"]
+  head += ["bits/token", "bits/character"]
   lines = [_line(head), "|---" * len(head) + "|"]
   for row in rows:
     best = row["likelihood"].get("exact") or row["likelihood"]["tight"]
@@ -108,8 +112,10 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         [
           row["method"],
           row["targets"] if row["method"] == "flexmdm" else "",
-          f"{best['nats']:.2f} ± {best['stderr']:.2f}",
-          f"{paper['nats']:.2f} ± {paper['stderr']:.2f}" if paper else "",
+          f"{best['nats']:.2f}",
+          f"{best['stderr']:.2f}",
+          f"{best['data_stderr']:.2f}",
+          f"{paper['nats']:.2f}" if paper else "",
           f"{best['bits_per_token']:.3f}",
           f"{best['bits_per_character']:.3f}",
         ]

@@ -1,8 +1,9 @@
 """Checkpoints of a training run, by Orbax.
 
 Each holds the whole state (parameters, EMA, optimiser, step, keys, metric
-sums), the position in the data and the run's config. They are written in the
-background and appear under their final name only when complete.
+sums), the position in the data, and what the parameters belong to: the run's
+config and its interpolant. They are written in the background and appear under
+their final name only when complete.
 """
 
 import contextlib
@@ -65,7 +66,8 @@ class Checkpointer:
   def restore(self, abstract_state: TrainState, data: Any) -> TrainState | None:
     """Restores the newest checkpoint that can be read.
 
-    A damaged one is moved to `damaged_checkpoints`, with a warning.
+    Newer ones, which are damaged, are moved to `damaged_checkpoints`, with a
+    warning. If none can be read, none is moved.
 
     Args:
       abstract_state: shapes, types and shardings to restore onto.
@@ -77,8 +79,8 @@ class Checkpointer:
     Raises:
       InputError: there are checkpoints, but none that can be read.
     """
-    damaged = []
-    while (step := self._manager.latest_step()) is not None:
+    damaged = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
       try:
         restored = self._manager.restore(
           step,
@@ -90,31 +92,35 @@ class Checkpointer:
         if int(restored.state.step) != step:
           raise ValueError(f"it holds step {int(restored.state.step)}")
       except Exception as error:  # whatever a damaged file makes Orbax raise
-        damaged.append(self._move_aside(step, error))
+        damaged[step] = error
         continue
+      for newer, error in damaged.items():
+        self._move_aside(newer, error)
+      if damaged:
+        self._manager.reload()
       data.set_state(restored.data)
       return restored.state
     if damaged:
+      newest = max(damaged)
       raise InputError(
-        f"no checkpoint in {self.folder} can be read ({', '.join(damaged)}):"
-        " start again in another --workdir, or put a good copy there."
+        f"none of the {len(damaged)} checkpoints in {self.folder} can be read"
+        f" ({newest}: {first_line(damaged[newest])}): put a good copy there, or"
+        " start again in another --workdir."
       )
     return None
 
-  def _move_aside(self, step: int, error: Exception) -> str:
+  def _move_aside(self, step: int, error: Exception) -> None:
     aside = self.folder.with_name("damaged_checkpoints") / str(step)
     while aside.exists():
       aside = aside.with_name(aside.name + "_")
     aside.parent.mkdir(exist_ok=True)
     (self.folder / str(step)).rename(aside)
-    self._manager.reload()
     logging.warning(
-      "checkpoint %d cannot be read (%s); moved to %s, trying an older one",
+      "checkpoint %d cannot be read (%s); moved to %s, taking an older one",
       step,
       first_line(error),
       aside,
     )
-    return str(aside)
 
   def close(self) -> None:
     """Returns once every save is complete; raises as `save` does."""
@@ -122,7 +128,9 @@ class Checkpointer:
       self._manager.close()
 
 
-def restore_ema(workdir: pathlib.Path, abstract_params: Any) -> tuple[int, Any]:
+def restore_ema(
+  workdir: pathlib.Path, abstract_params: Any
+) -> tuple[int, Any, dict[str, Any]]:
   """The newest readable EMA parameters of a run, for evaluation.
 
   Args:
@@ -130,7 +138,7 @@ def restore_ema(workdir: pathlib.Path, abstract_params: Any) -> tuple[int, Any]:
     abstract_params: shapes, types and shardings to restore onto.
 
   Returns:
-    (step, parameters).
+    (step, parameters, the `meta` that was saved with them).
 
   Raises:
     InputError: the directory holds no readable checkpoint.
@@ -150,7 +158,10 @@ def restore_ema(workdir: pathlib.Path, abstract_params: Any) -> tuple[int, Any]:
           partial_restore=True,
         ),
       )
-      return step, restored["ema"]
+      meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(
+        folder / str(step) / "meta"
+      )
+      return step, restored["ema"], meta
     except Exception as error:  # as in Checkpointer.restore
       logging.warning(
         "checkpoint %d cannot be read (%s), trying an older one",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 import shutil
 import signal
@@ -22,8 +23,8 @@ from flexmdm_jax.training.checkpoint import (
 from flexmdm_jax.training.metrics import MetricsWriter, Progress, read_metrics
 from flexmdm_jax.training.step import TrainState, TrainStep
 
-# Settings that do not change what a run is: a directory may be moved.
-_PLACES = ("data.folder",)
+# Settings that do not change what a run is: where it is, and on what.
+_PLACES = ("data.folder", "mesh.data", "mesh.fsdp", "mesh.tensor", "train.keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,7 @@ def train(
   loop: LoopConfig,
   config: Mapping[str, Any],
   *,
+  interpolant: Mapping[str, Any] | None = None,
   overwrite: bool = False,
   progress: bool = True,
 ) -> dict[str, float]:
@@ -74,10 +76,12 @@ def train(
   Args:
     train_step: the step, from `make_train_step`.
     make_data: makes the iterator over this process's batches, a Grain one;
-      called once the work directory is known to be this run's.
+      called once the work directory is known to be free or this run's.
     workdir: directory of the run; made if missing.
     loop: how long, and how often.
     config: JSON-ready settings of the run; a directory belongs to one.
+    interpolant: JSON-ready description of the schedules, which are stored with
+      the parameters.
     overwrite: move a directory with other settings aside, and start anew.
     progress: show a bar if stderr is a terminal.
 
@@ -90,11 +94,15 @@ def train(
     DivergedError: the loss or the gradient is not finite.
   """
   workdir = pathlib.Path(workdir)
-  claim_workdir(workdir, config, overwrite)
-  needed = (loop.keep + 1) * state_bytes(train_step.abstract_state)
-  require_room(workdir, needed)
+  require_own(workdir, config, overwrite)
   data = make_data()
+  # Nothing is written before here: what is wrong so far claims no directory.
+  claim_workdir(workdir, config, overwrite)
+  size = state_bytes(train_step.abstract_state)
+  there = sum(1 for _ in (workdir / "checkpoints").glob("[0-9]*"))
+  require_room(workdir, max(loop.keep + 1 - there, 1) * size)
 
+  meta = {"config": dict(config), "interpolant": interpolant}
   with clear_disk_errors(workdir), contextlib.ExitStack() as stack:
     checkpointer = Checkpointer(workdir, loop.keep)
     stack.callback(checkpointer.close)
@@ -110,7 +118,7 @@ def train(
     stack.callback(bar.close)
     with sigterm() as stop:
       step = _run(
-        train_step, data, state, loop, config, checkpointer, writer, bar, stop
+        train_step, data, state, loop, meta, checkpointer, writer, bar, stop
       )
   lines = read_metrics(workdir)
   return {**(lines[-1] if lines else {}), "step": step}
@@ -121,7 +129,7 @@ def _run(
   data: Iterator[dict],
   state: TrainState,
   loop: LoopConfig,
-  config: Mapping[str, Any],
+  meta: dict[str, Any],
   checkpointer: Checkpointer,
   writer: MetricsWriter,
   bar: Progress,
@@ -160,7 +168,7 @@ def _run(
       speed = bar.report(step, values["loss"], values["tokens"])
       writer.write(step, {**values, **speed})
     if save:
-      checkpointer.save(state, data, {"config": dict(config)})
+      checkpointer.save(state, data, meta)
   return step
 
 
@@ -178,42 +186,71 @@ def sigterm() -> Iterator[threading.Event]:
     signal.signal(signal.SIGTERM, previous)
 
 
+def require_own(
+  workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool
+) -> bool:
+  """Whether `workdir` is free, or of a run with these settings.
+
+  Returns:
+    False if it is of a run with others that `overwrite` allows to be moved.
+
+  Raises:
+    InputError: it is of a run with others, or cannot be a directory.
+  """
+  path = workdir / "config.json"
+  try:
+    if not path.exists():
+      there = workdir
+      while not there.exists():
+        there = there.parent
+      if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PermissionError(13, f"{there} is no directory you may write to")
+      return True
+    differing = differing_keys(json.loads(path.read_text()), config)
+  except json.JSONDecodeError as error:
+    raise InputError(
+      f"{path} is damaged ({error}): choose another --workdir."
+    ) from error
+  except OSError as error:
+    raise _cannot_write(workdir, error) from error
+  if differing and not overwrite:
+    raise InputError(
+      f"{workdir} was made with another config, which differs in"
+      f" {', '.join(differing)}: choose another --workdir, or pass"
+      " --overwrite to move that one aside."
+    )
+  return not differing
+
+
 def claim_workdir(
   workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool
 ) -> None:
   """Makes `workdir` the directory of a run with these settings.
 
   Raises:
-    InputError: it is one of a run with others, or it cannot be written.
+    InputError: as `require_own`, or it cannot be written.
   """
+  own = require_own(workdir, config, overwrite)
   path = workdir / "config.json"
   try:
-    if path.exists():
-      differing = differing_keys(json.loads(path.read_text()), config)
-      if differing and not overwrite:
-        raise InputError(
-          f"{workdir} was made with another config, which differs in"
-          f" {', '.join(differing)}: choose another --workdir, or pass"
-          " --overwrite to move that one aside."
-        )
-      if differing:
-        aside = _unused(workdir)
-        workdir.rename(aside)
-        logging.warning("moved the earlier run to %s", aside)
+    if not own:
+      aside = _unused(workdir)
+      workdir.rename(aside)
+      logging.warning("moved the earlier run to %s", aside)
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
       new = workdir / "config.json.tmp"
       new.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
       new.replace(path)
-  except json.JSONDecodeError as error:
-    raise InputError(
-      f"{path} is damaged ({error}): choose another --workdir."
-    ) from error
   except OSError as error:
-    raise InputError(
-      f"cannot write to --workdir={workdir} ({error.strerror}): choose a"
-      " directory that you may write to, with free space."
-    ) from error
+    raise _cannot_write(workdir, error) from error
+
+
+def _cannot_write(workdir: pathlib.Path, error: OSError) -> InputError:
+  return InputError(
+    f"cannot write to --workdir={workdir} ({error.strerror}): choose a"
+    " directory that you may write to, with free space."
+  )
 
 
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Key
 from flexmdm_jax.alignment import align
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
-from flexmdm_jax.losses import elbo_terms, gap_law_term, next_token_loss
+from flexmdm_jax.likelihood import next_token_nats
+from flexmdm_jax.losses import elbo_terms, gap_law_term
 from flexmdm_jax.rates import Denoiser, forbid_mask
 from flexmdm_jax.times import EXPONENT, Times, stratified_times
 from flexmdm_jax.vocab import Vocab
@@ -58,7 +59,8 @@ class Diffusion:
     vocab: the id space.
     targets: "sampled", the tokens and gaps of the drawn embedding, as in the
       paper; or "aligned", their mean over all embeddings: the same expected
-      gradient with less variance. WORKSPACE.md has what that bought.
+      gradient with less variance. WORKSPACE.md has what that bought. Where the
+      model predicts the law of each gap, its gaps stay sampled.
     time_exponent: density of the times near 1; see `times`.
 
   Raises:
@@ -128,7 +130,7 @@ class Autoregressive:
   """Next-token prediction, whose loss is the exact `-log p`.
 
   Rows start with the mask, which stands for the beginning; see
-  `losses.next_token_loss`.
+  `likelihood.next_token_nats`.
 
   Attributes:
     vocab: the id space; the pad ends a sequence.
@@ -147,10 +149,7 @@ class Autoregressive:
   ) -> dict[str, Float[Array, " B"]]:
     """The negative log-likelihood of each row."""
     del drawn
-    tokens, length = batch["tokens"], batch["length"]
-    t = jnp.zeros(length.shape)
-    logits = denoiser(tokens, length, t).token_logits
-    losses = jax.vmap(next_token_loss, (0, 0, 0, None))(
-      forbid_mask(logits, self.vocab), tokens, length, self.vocab
+    nats = next_token_nats(
+      denoiser, batch["tokens"], batch["length"], self.vocab
     )
-    return {"next_token": losses}
+    return {"next_token": jnp.sum(nats, axis=-1)}

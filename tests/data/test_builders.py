@@ -271,13 +271,21 @@ def test_rejects_folder_that_cannot_be_written(tmp_path):
     builders.prepare(builder)
 
 
-def test_rejects_folder_without_permission(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ("error", "reason"),
+  [
+    (PermissionError(13, "Permission denied"), "Permission denied"),
+    # array_record's own, on a full disk.
+    (RuntimeError("No space left on device; writing x"), "No space left"),
+  ],
+)
+def test_rejects_folder_that_refuses(tmp_path, monkeypatch, error, reason):
   def refuse(*args, **kwargs):
-    raise PermissionError(13, "Permission denied")
+    raise error
 
   builder = builders.Brackets(config=bracket_config(), data_dir=tmp_path)
   monkeypatch.setattr(builder, "download_and_prepare", refuse)
-  with pytest.raises(InputError, match=r"\(Permission denied\): choose a data"):
+  with pytest.raises(InputError, match=rf"\({reason}.*\): choose a data"):
     builders.prepare(builder)
 
 

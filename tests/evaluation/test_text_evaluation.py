@@ -186,6 +186,14 @@ def test_methods_are_compared_in_tables(runs):
   assert len({line.count("|") for line in lines[:5]}) == 1
 
 
+def test_a_model_samples_with_its_own_schedules_only(runs):
+  experiment, _, workdir = runs["flexmdm"]
+  config = json.loads(json.dumps(experiment.config))
+  config["insertion"] = {"name": "sine"}
+  with pytest.raises(InputError, match="trained with the schedules"):
+    Experiment.from_config(config).restore(workdir)
+
+
 @pytest.mark.parametrize(
   ("options", "named"),
   [

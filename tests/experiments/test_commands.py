@@ -79,7 +79,7 @@ def test_evaluate_and_sample(trained, tmp_path):
       f"--out={out}",
       "--steps=4",
       "--num=16",
-      "--num_times=8",
+      "--num_times=32",
     )
     assert status == 0, err
     result = json.loads(out.read_text())

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 
 import flexmdm_jax as fm
-from flexmdm_jax.losses import next_token_loss
-from flexmdm_jax.rates import forbid_mask
+from flexmdm_jax.likelihood import next_token_nats
+from flexmdm_jax.losses import next_token_losses
 from flexmdm_jax.sampling.autoregressive import sample_autoregressive
 from flexmdm_jax.sampling.sampler import row_keys
 from flexmdm_jax.sampling.start import Start
@@ -57,22 +57,19 @@ def starts(prompts):
 
 def log_probabilities(denoiser, sequences):
   start = starts(sequences)
-  logits = denoiser(start.tokens, start.length, jnp.zeros(len(sequences)))
-  logits = forbid_mask(logits.token_logits, VOCAB)
-  return -jax.vmap(next_token_loss, (0, 0, 0, None))(
-    logits, start.tokens, start.length, VOCAB
-  )
+  nats = next_token_nats(denoiser, start.tokens, start.length, VOCAB)
+  return -nats.sum(axis=-1)
 
 
-def test_next_token_loss_by_hand():
-  # Uniform over three tokens: two tokens and their end cost three log 3.
+def test_next_token_losses_by_hand():
+  # Uniform over three tokens: two tokens and their end cost log 3 each.
   logits = jnp.zeros((L, 4)).at[:, VOCAB.mask].set(-jnp.inf)
-  loss = next_token_loss(logits, jnp.array([2, 0, 1]), jnp.int32(3), VOCAB)
-  np.testing.assert_allclose(loss, 3 * np.log(3), rtol=1e-6)
+  losses = next_token_losses(logits, jnp.array([2, 0, 1]), jnp.int32(3), VOCAB)
+  np.testing.assert_allclose(losses, [np.log(3)] * 3, rtol=1e-6)
   # Positions beyond the end are not read.
   logits = logits.at[1:].set(jnp.nan)
-  loss = next_token_loss(logits, jnp.array([2, 3, 3]), jnp.int32(1), VOCAB)
-  np.testing.assert_allclose(loss, np.log(3), rtol=1e-6)
+  losses = next_token_losses(logits, jnp.array([2, 3, 3]), jnp.int32(1), VOCAB)
+  np.testing.assert_allclose(losses, [np.log(3), 0, 0], rtol=1e-6)
 
 
 def test_later_tokens_change_no_earlier_logits(denoiser):

@@ -113,9 +113,10 @@ def test_damaged_checkpoint_falls_back_to_the_newest_good_one(
 ):
   workdir = copy(finished, tmp_path)
   damage(workdir, 12)
+  caplog.set_level("INFO")
   assert train(train_step, tiny.data, workdir, LOOP, CONFIG)["step"] == 12
   assert "checkpoint 12 cannot be read" in caplog.text
-  assert "resuming from step 8" not in caplog.messages[0]
+  assert "resuming from step 8" in caplog.text
   assert losses(workdir) == losses(finished[0])
   assert (workdir / "damaged_checkpoints" / "12").is_dir()
 
@@ -123,7 +124,7 @@ def test_damaged_checkpoint_falls_back_to_the_newest_good_one(
 def test_evaluation_skips_a_damaged_checkpoint(finished, train_step, tmp_path):
   workdir = copy(finished, tmp_path)
   damage(workdir, 12)
-  step, _ = restore_ema(workdir, train_step.abstract_state.params)
+  step, *_ = restore_ema(workdir, train_step.abstract_state.params)
   assert step == 8
 
 
@@ -133,8 +134,11 @@ def test_no_good_checkpoint_is_an_error(finished, train_step, tmp_path):
     damage(workdir, step)
   with pytest.raises(InputError, match="no readable checkpoint"):
     restore_ema(workdir, train_step.abstract_state.params)
-  with pytest.raises(InputError, match=r"no checkpoint in .* can be read"):
-    train(train_step, tiny.data, workdir, LOOP, CONFIG)
+  # Nor the second time: nothing was moved, no line of metrics is lost.
+  for _ in range(2):
+    with pytest.raises(InputError, match="none of the 2 checkpoints in"):
+      train(train_step, tiny.data, workdir, LOOP, CONFIG)
+  assert losses(workdir) == losses(finished[0])
 
 
 def test_sigterm_saves_and_returns(train_step, tmp_path):
@@ -188,6 +192,28 @@ def test_overwrite_moves_the_earlier_run_aside(tmp_path):
   for name, seed in (("work", 2), ("work.old-1", 0), ("work.old-2", 1)):
     config = json.loads((tmp_path / name / "config.json").read_text())
     assert config == {"seed": seed}
+
+
+def test_data_that_cannot_be_had_claims_no_directory(train_step, tmp_path):
+  def missing():
+    raise InputError("no file")
+
+  with pytest.raises(InputError, match="no file"):
+    train(train_step, missing, tmp_path / "work", LOOP, CONFIG)
+  assert not (tmp_path / "work").exists()
+
+
+def test_room_is_asked_for_what_is_still_to_be_written(
+  finished, train_step, tmp_path, monkeypatch
+):
+  workdir = copy(finished, tmp_path)
+  size = loop_lib.state_bytes(train_step.abstract_state)
+  usage = shutil.disk_usage(tmp_path)
+  # Two checkpoints are there and two are kept; a third is written meanwhile.
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size))
+  assert train(train_step, tiny.data, workdir, LOOP, CONFIG)["step"] == 12
+  with pytest.raises(InputError, match="free some space"):
+    train(train_step, tiny.data, tmp_path / "new", LOOP, CONFIG)
 
 
 def test_unwritable_directory_is_an_error(tmp_path):
@@ -246,6 +272,7 @@ def test_loop_settings_out_of_range_are_refused(name):
 def test_differing_keys_are_dotted_names():
   a = {"x": {"y": 1, "z": 2}, "only": 1}
   b = {"x": {"y": 1, "z": 3}, "data": {"folder": "elsewhere"}}
+  b["mesh"] = {"data": 2}
   assert loop_lib.differing_keys(a, b) == ["only", "x.z"]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import (
   OptimizerConfig,
   decays,
@@ -77,6 +78,34 @@ def test_cropping_a_batch_to_its_bucket_changes_nothing(gap_head):
     short_params,
     params,
   )
+
+
+def test_aligned_targets_are_the_same_on_every_mesh():
+  # With tokens that are given, where a state has its fewest embeddings.
+  batch = tiny.batch()
+  batch["frozen"] = np.arange(tiny.L) < np.minimum(batch["length"], 2)[:, None]
+  results = [
+    run(
+      tiny.train_step(
+        shape,
+        Rules(vocab=None),
+        accumulation=accumulation,
+        objective=Diffusion(tiny.INTERPOLANT, tiny.VOCAB, "aligned"),
+      ),
+      batch=batch,
+    )
+    for shape, accumulation in (((1, 1, 1), 1), ((2, 2, 2), 2))
+  ]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+    results[0][0],
+    results[1][0],
+  )
+
+
+def test_unknown_targets_are_refused():
+  with pytest.raises(InputError, match=r"train\.targets='soft'"):
+    Diffusion(tiny.INTERPOLANT, tiny.VOCAB, "soft")
 
 
 def test_metrics_are_means_since_the_last_report(single):
