@@ -97,6 +97,8 @@ class Experiment:
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
       objective = {key: train.pop(key) for key in _OBJECTIVE_KEYS}
+      if not task.grows:
+        objective["targets"] = "sampled"  # a state has one embedding only
       if not 0 <= step["ema_decay"] < 1:
         raise InputError(
           f"train.ema_decay={step['ema_decay']} must be in [0, 1)."

@@ -77,3 +77,25 @@ def schedule(name: str, **parameters: float) -> config_dict.ConfigDict:
   )
   config.update(parameters)
   return config
+
+
+def text_data(**settings) -> config_dict.ConfigDict:
+  """The `data` of a text, with places for what a run must be given.
+
+  Args:
+    **settings: `max_length` and `buckets` at least; see `TextTask`.
+  """
+  config = config_dict.create(
+    name="text",
+    source="files",
+    train=placeholder(str),
+    validation=placeholder(str),
+    test=placeholder(str),
+    text_key="text",
+    tokenizer="gpt2",
+    tokenizer_folder=placeholder(str),
+    merges=placeholder(int),
+    long="split",
+  )
+  config.update(settings)
+  return config

@@ -11,25 +11,13 @@ test. TFDS has the data too: --config.data.source=tfds, with
 `validation` and `test`. Hardware: 16 H100, about a million steps.
 """
 
-from ml_collections.config_dict import placeholder
-
 from experiments.configs import base
 
 
 def get_config():
   config = base.get_config()
   config.data.update(
-    name="text",
-    source="files",
-    train=placeholder(str),
-    validation=placeholder(str),
-    test=placeholder(str),
-    text_key="text",
-    tokenizer="gpt2",
-    tokenizer_folder=placeholder(str),
-    merges=placeholder(int),
-    max_length=1024,
-    long="split",
-    buckets=(128, 256, 512, 1024),
+    base.text_data(max_length=1024, buckets=(128, 256, 512, 1024))
   )
+  config.train.targets = "aligned"
   return config

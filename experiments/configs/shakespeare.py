@@ -11,27 +11,12 @@ held out for validation and test. The tokenizer is the first 1024 merges of
 GPT-2's BPE. Hardware: 2 CPU cores.
 """
 
-from ml_collections.config_dict import placeholder
-
 from experiments.configs import base
 
 
 def get_config():
   config = base.get_config()
-  config.data.update(
-    name="text",
-    source="files",
-    train=placeholder(str),
-    validation=placeholder(str),
-    test=placeholder(str),
-    text_key="text",
-    tokenizer="gpt2",
-    tokenizer_folder=placeholder(str),
-    merges=placeholder(int),
-    max_length=64,
-    long="split",
-    buckets=(16, 32, 64),
-  )
+  config.data.update(base.text_data(max_length=64, buckets=(16, 32, 64)))
   config.data.merges = 1024
   config.model.update(
     hidden_size=96, num_layers=3, num_heads=4, cond_size=48, dtype="float32"
@@ -41,6 +26,7 @@ def get_config():
     num_steps=1500,
     batch_size=32,
     ema_decay=0.999,
+    targets="aligned",
     report_every=50,
     checkpoint_every=500,
   )
