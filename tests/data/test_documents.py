@@ -64,6 +64,7 @@ def test_no_file(pattern):
 @pytest.mark.parametrize(
   "content",
   [gzip.compress(b'{"text": "a"}' * 1000)[:-20], b"plain", b"\x1f\x8b\x08"],
+  ids=["truncated", "plain", "header only"],
 )
 def test_damaged_gzip(tmp_path, content):
   path = tmp_path / "a.jsonl.gz"
