@@ -17,7 +17,7 @@ import scipy.sparse.linalg
 import scipy.stats
 
 import flexmdm_jax as fm
-from flexmdm_jax import likelihood, losses
+from flexmdm_jax import likelihood
 from flexmdm_jax.schedules import Cosine, Linear, Power, Sine
 from tests import exact
 from tests.exact import VOCAB, L, quick_jit
@@ -348,14 +348,9 @@ def test_bound_of_a_perfect_model(law, interpolant, kind, expected):
   assert abs(mean - expected) < 4 * error
 
 
-def test_bound_with_alignment_but_without_merging(monkeypatch):
-  def aligned_terms(prediction, noised, t, interpolant, alignment):
-    terms = fm.elbo_terms(prediction, noised, t, interpolant, alignment)
-    entropy = jnp.where(noised.masked, losses.token_entropy(alignment), 0.0)
-    hazard = interpolant.unmasking.hazard(t)
-    return terms._replace(unmask=terms.unmask - hazard * jnp.sum(entropy))
-
-  monkeypatch.setattr(likelihood, "tight_terms", aligned_terms)
+def test_bound_with_aligned_targets_alone(monkeypatch):
+  # What is left above the entropy is that of the tokens' posteriors.
+  monkeypatch.setattr(likelihood, "tight_terms", fm.elbo_terms)
   denoiser = exact.PAPER.denoiser(Linear(), one_time=False)
   mean, error, _ = expected_bound(exact.PAPER, denoiser, LINEAR, "tight")
   assert abs(mean - 1.9361) < 4 * error < 0.1

@@ -14,7 +14,7 @@ from flexmdm_jax.evaluation.generative_perplexity import (
   perplexity_by_length,
   text_report,
 )
-from flexmdm_jax.evaluation.samples import read_samples
+from flexmdm_jax.evaluation.samples import held_out, read_samples
 from flexmdm_jax.evaluation.scorers import Scores
 from flexmdm_jax.evaluation.tasks import evaluate
 from flexmdm_jax.experiment import Experiment
@@ -122,8 +122,8 @@ def test_task_reports_samples_and_data_alike(run, tmp_path):
 
 def test_samples_of_a_file_are_judged_without_a_model(run, tmp_path):
   experiment, _ = run
-  source = experiment.task.records("test")
-  true = [[int(i) for i in source[n]["tokens"]] for n in range(3)]
+  records = held_out(experiment, 3)
+  true = [[int(i) for i in record["tokens"]] for record in records]
   path = tmp_path / "samples.jsonl"
   lines = [json.dumps({"tokens": x, "truncated": False}) for x in true]
   path.write_text("\n".join(lines) + "\n")
