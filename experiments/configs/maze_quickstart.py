@@ -4,8 +4,8 @@
     --workdir=build/maze_quickstart [--config.method=mdm_pinned]
 
 `make quickstart` trains this and the pinned baseline. Hardware: 2 CPU cores,
-about 3 minutes a model. To expect, on held-out problems: FlexMDM solves eight in
-ten at 64 calls, the pinned baseline one in ten.
+about 3 minutes a model. To expect, on held-out problems: FlexMDM solves eight
+in ten at 64 calls, the pinned baseline one in ten.
 """
 
 from experiments.configs import base
