@@ -85,10 +85,7 @@ def elbo_terms(
     gaps = phi(alignment.gaps, log_gaps)
   unmask = jnp.where(noised.masked, tokens, 0.0)
   insert = jnp.where(noised.open_gaps, gaps, 0.0)
-  return ElboTerms(
-    unmask=interpolant.unmasking.hazard(t) * jnp.sum(unmask),
-    insert=interpolant.insertion.hazard(t) * jnp.sum(insert),
-  )
+  return _at_hazards(unmask, insert, t, interpolant)
 
 
 def tight_terms(
@@ -139,6 +136,16 @@ def tight_terms(
 
   expected, predicted = over_runs(alignment.gaps), over_runs(jnp.exp(log_gaps))
   insert = phi(expected, jnp.log(predicted))
+  return _at_hazards(unmask, insert, t, interpolant)
+
+
+def _at_hazards(
+  unmask: Float[Array, " L"],
+  insert: Float[Array, " G"],
+  t: Float[Array, ""],
+  interpolant: JointInterpolant,
+) -> ElboTerms:
+  """Sums of the masks' and the gaps' losses, at their rates at time `t`."""
   return ElboTerms(
     unmask=interpolant.unmasking.hazard(t) * jnp.sum(unmask),
     insert=interpolant.insertion.hazard(t) * jnp.sum(insert),

@@ -18,8 +18,9 @@ from experiments.configs import base
 
 def get_config():
   config = base.get_config()
-  config.data.update(base.text_data(max_length=64, buckets=(16, 32, 64)))
-  config.data.merges = 1024
+  config.data.update(
+    base.text_data(max_length=64, buckets=(16, 32, 64), merges=1024)
+  )
   config.model.update(
     hidden_size=96, num_layers=3, num_heads=4, cond_size=48, dtype="float32"
   )
