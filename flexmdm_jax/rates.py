@@ -34,6 +34,36 @@ class Prediction(NamedTuple):
   gap_logits: Float[Array, "*b L+1 C"] | None = None
 
 
+class Features(NamedTuple):
+  """A prediction whose token logits are yet to be computed.
+
+  They are `hidden @ unembed + bias`: a sampler that needs few positions
+  computes those alone, and need not write them.
+
+  Attributes:
+    hidden: the last hidden states.
+    unembed: the vocabulary head's matrix.
+    bias: its bias, if it has one.
+    log_gaps: as in `Prediction`.
+    gap_logits: as in `Prediction`.
+  """
+
+  hidden: Float[Array, "*b L D"]
+  unembed: Float[Array, "D V"]
+  bias: Float[Array, " V"] | None
+  log_gaps: Float[Array, "*b L+1"]
+  gap_logits: Float[Array, "*b L+1 C"] | None = None
+
+  def prediction(self) -> Prediction:
+    """The `Prediction`, with float32 logits at every position."""
+    logits = jnp.matmul(
+      self.hidden, self.unembed, preferred_element_type=jnp.float32
+    )
+    if self.bias is not None:
+      logits = logits + self.bias.astype(jnp.float32)
+    return Prediction(logits, self.log_gaps, self.gap_logits)
+
+
 @runtime_checkable
 class Denoiser(Protocol):
   """A batched predictor; any callable of this form will do."""

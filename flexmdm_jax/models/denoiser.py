@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from flexmdm_jax.rates import Prediction
+from flexmdm_jax.rates import Features, Prediction
 
 
 @jax.tree_util.register_dataclass
@@ -22,6 +22,17 @@ class ModelDenoiser:
   def __call__(self, tokens, length, t) -> Prediction:
     return self.model.apply(
       {"params": self.params}, tokens, length, t, **dict(self.apply_options)
+    )
+
+  def features(self, tokens, length, t) -> Features:
+    """The same prediction before the vocabulary head's product."""
+    return self.model.apply(
+      {"params": self.params},
+      tokens,
+      length,
+      t,
+      features=True,
+      **dict(self.apply_options),
     )
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.rates import Prediction
+from flexmdm_jax.rates import Features, Prediction
 from flexmdm_jax.vocab import Vocab
 
 GAP_HEADS = ("log_rate", "softplus", "distribution", None)
@@ -94,18 +94,20 @@ class DiT(nn.Module):
     tokens: Int[Array, "B L"],
     length: Int[Array, " B"],
     t: Float[Array, " B"],
-  ) -> Prediction:
+    features: bool = False,
+  ) -> Prediction | Features:
     """Predicts tokens and gaps.
 
     Args:
       tokens: states; what they hold beyond their length is not read.
       length: their numbers of tokens.
       t: their times.
+      features: return `Features`, before the vocabulary head's product.
 
     Returns:
       A float32 `Prediction`; undefined at positions beyond the length.
     """
-    B, L = tokens.shape
+    L = tokens.shape[-1]
     tokens = jnp.pad(tokens, ((0, 0), (0, 1)))
     index = jnp.arange(L + 1)
     tokens = jnp.where(index < length[:, None], tokens, self.vocab.pad)
@@ -142,20 +144,23 @@ class DiT(nn.Module):
     )
     x, _ = blocks(x, cond, length + 1, angles)
 
-    token_logits = VocabHead(self.vocab.size, self.dtype, name="vocab_head")(
-      x[:, :L], cond
-    )
+    head = VocabHead(self.vocab.size, self.dtype, name="vocab_head")
+    head = head(x[:, :L], cond)
+    predicted = Features(*head, *self._gaps(x, cond))
+    return predicted if features else predicted.prediction()
+
+  def _gaps(self, x, cond):
+    """`log_gaps`, and `gap_logits` or None."""
     if self.gap_head is None:
-      return Prediction(token_logits, jnp.full((B, L + 1), -jnp.inf))
+      return jnp.full(x.shape[:2], -jnp.inf), None
     out_size = self.max_length + 1 if self.gap_head == "distribution" else 1
     out = GapHead(out_size, self.gap_head, self.dtype, name="gap_head")(x, cond)
     if self.gap_head == "distribution":
-      return Prediction(token_logits, log_mean(out), out)
+      return log_mean(out), out
     if self.gap_head == "softplus":
-      log_gaps = jnp.log(nn.softplus(out[..., 0])) + jnp.log(self.max_length)
-    else:
-      log_gaps = jnp.clip(out[..., 0], -_MAX_LOG_RATE, _MAX_LOG_RATE)
-    return Prediction(token_logits, log_gaps)
+      log_rate = jnp.log(nn.softplus(out[..., 0]))
+      return log_rate + jnp.log(self.max_length), None
+    return jnp.clip(out[..., 0], -_MAX_LOG_RATE, _MAX_LOG_RATE), None
 
 
 class TimeEmbedding(nn.Module):
@@ -236,18 +241,41 @@ class Block(nn.Module):
 
 
 class VocabHead(nn.Module):
-  """Token logits, float32; zero at first: the uniform law."""
+  """What token logits are made of; zero at first: the uniform law.
+
+  Returns:
+    (hidden [B, L, D], matrix [D, V], bias [V]): see `Features`.
+  """
 
   vocab_size: int
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, cond) -> Float[Array, "B L V"]:
+  def __call__(self, x, cond):
     shift, scale = _modulation(cond, 2, x.shape[-1], self.dtype)
     x = _norm("norm", x) * (1 + scale) + shift
-    axes = ("embed", "vocab")
-    x = _dense(self.vocab_size, axes, "out", self.dtype, _zeros)(x)
-    return x.astype(jnp.float32)
+    return x, *Unembed(self.vocab_size, self.dtype, name="out")(x.shape[-1])
+
+
+class Unembed(nn.Module):
+  """The matrix and the bias of a vocabulary head, in the type `dtype`."""
+
+  vocab_size: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, size):
+    kernel = self.param(
+      "kernel",
+      nn.with_logical_partitioning(_zeros, ("embed", "vocab")),
+      (size, self.vocab_size),
+    )
+    bias = self.param(
+      "bias",
+      nn.with_logical_partitioning(_zeros, ("vocab",)),
+      (self.vocab_size,),
+    )
+    return kernel.astype(self.dtype), bias
 
 
 class GapHead(nn.Module):
