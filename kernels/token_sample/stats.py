@@ -1,0 +1,125 @@
+"""What a scan of some of the vocabulary knows of each row, and its merging."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Stands for -inf in logits: finite, so that differences of two never make a
+# NaN, and so low that no logit and no noise moves it.
+LOW = -1e30
+_NO_SCORE = -3e38
+_NO_TOKEN = 2**31 - 1
+
+
+class Stats(NamedTuple):
+  """Of the ids scanned, those above the floor for the last six.
+
+  Attributes:
+    top: f32[N], the largest logit; LOW if all are banned.
+    second: f32[N], the second largest.
+    total: f32[N], sum of exp(logit - top).
+    deviation: f32[N], sum of (logit - top) exp(logit - top).
+    score: f32[N], the largest logit + temperature * noise.
+    token: i32[N], its id.
+    logit: f32[N], its logit.
+    tempered: f32[N], sum of exp((logit - top) / temperature) of all ids; zero
+      where the scan had no floor.
+    above: f32[N], the same sum of the ids above the floor.
+  """
+
+  top: jax.Array
+  second: jax.Array
+  total: jax.Array
+  deviation: jax.Array
+  score: jax.Array
+  token: jax.Array
+  logit: jax.Array
+  tempered: jax.Array
+  above: jax.Array
+
+
+def empty(rows):
+  """Stats of no ids, for the given number of rows; neutral in `merge`."""
+  zero = jnp.zeros(rows, jnp.float32)
+  return Stats(
+    top=zero + LOW,
+    second=zero + LOW,
+    total=zero,
+    deviation=zero,
+    score=zero + _NO_SCORE,
+    token=jnp.full(rows, _NO_TOKEN, jnp.int32),
+    logit=zero + LOW,
+    tempered=zero,
+    above=zero,
+  )
+
+
+def inverse(temperature):
+  """1 / temperature, finite; 0 for temperature 0, where nothing uses it."""
+  return min(1 / temperature, 1e38) if temperature else 0.0
+
+
+def merge(parts, temperature):
+  """Stats of several disjoint sets of ids, stacked along axis 0, as one."""
+  top = jnp.max(parts.top, axis=0)
+  drop = parts.top - top
+  weight = jnp.exp(drop)
+  tempered_weight = jnp.exp(drop * inverse(temperature))
+  first = jnp.argmax(parts.top, axis=0)
+  index = jnp.arange(parts.top.shape[0])
+  runners_up = jnp.where(
+    index.reshape(-1, *[1] * first.ndim) == first, parts.second, parts.top
+  )
+  score = jnp.max(parts.score, axis=0)
+  token = jnp.min(jnp.where(parts.score == score, parts.token, _NO_TOKEN), 0)
+  won = (parts.score == score) & (parts.token == token)
+  return Stats(
+    top=top,
+    second=jnp.max(runners_up, axis=0),
+    total=jnp.sum(weight * parts.total, axis=0),
+    deviation=jnp.sum(weight * (parts.deviation + drop * parts.total), axis=0),
+    score=score,
+    token=token,
+    logit=jnp.max(jnp.where(won, parts.logit, LOW), axis=0),
+    tempered=jnp.sum(tempered_weight * parts.tempered, axis=0),
+    above=jnp.sum(tempered_weight * parts.above, axis=0),
+  )
+
+
+def of_tile(logits, noise, ids, floor, temperature):
+  """Stats of a tile of logits.
+
+  Args:
+    logits: f32[R, W], LOW where banned.
+    noise: f32[R, W] Gumbel noise, or None at temperature 0.
+    ids: i32[W].
+    floor: f32[R] or None; ids whose logit is not above it are not drawn.
+    temperature: a Python number.
+  """
+  top = jnp.max(logits, axis=-1)
+  at_top = logits == top[:, None]
+  below = jnp.max(jnp.where(at_top, LOW, logits), axis=-1)
+  drop = logits - top[:, None]
+  weight = jnp.exp(drop)
+  score = logits if noise is None else logits + temperature * noise
+  tempered = above = jnp.zeros_like(top)
+  if floor is not None:
+    allowed = logits > floor[:, None]
+    score = jnp.where(allowed, score, _NO_SCORE)
+    mass = jnp.exp(drop * inverse(temperature))
+    tempered = jnp.sum(mass, axis=-1)
+    above = jnp.sum(jnp.where(allowed, mass, 0), axis=-1)
+  best = jnp.max(score, axis=-1)
+  token = jnp.min(jnp.where(score == best[:, None], ids, _NO_TOKEN), axis=-1)
+  return Stats(
+    top=top,
+    second=jnp.where(jnp.sum(at_top, axis=-1) > 1, top, below),
+    total=jnp.sum(weight, axis=-1),
+    deviation=jnp.sum(drop * weight, axis=-1),
+    score=best,
+    token=token,
+    logit=jnp.max(jnp.where(ids == token[:, None], logits, LOW), axis=-1),
+    tempered=tempered,
+    above=above,
+  )
