@@ -332,18 +332,19 @@ def _sample(key, denoiser, start, interpolant, vocab, config, trace):
     frames,
   )
   for C in _canvases(config, denoiser, L):
+    # Rows that begin longer than this canvas leave its loop at once.
     fits = jnp.max(state.length, initial=0) <= C
-    state = state._replace(
-      tokens=state.tokens[:, :C],
-      closed=state.closed[:, :C],
-      overflow=~fits,
+    short = state._replace(
+      tokens=state.tokens[:, :C], closed=state.closed[:, :C], overflow=~fits
     )
-    state = jax.lax.while_loop(
-      lambda state: (state.step < config.steps) & ~state.overflow, step, state
+    short = jax.lax.while_loop(
+      lambda state: (state.step < config.steps) & ~state.overflow, step, short
     )
-    state = state._replace(
-      tokens=_widen(state.tokens, L, vocab.pad),
-      closed=_widen(state.closed, L, 0),
+    tokens = _widen(short.tokens, L, vocab.pad)
+    closed = _widen(short.closed, L, 0)
+    state = short._replace(
+      tokens=jnp.where(fits, tokens, state.tokens),
+      closed=jnp.where(fits, closed, state.closed),
     )
   return Samples(state.tokens, state.length, state.truncated, state.trace)
 

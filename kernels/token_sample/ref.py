@@ -42,7 +42,7 @@ def token_sample(
     logits = _all_columns(logits, axis_name)
   logits = logits.at[:, banned].set(-jnp.inf)
   return jax.vmap(
-    lambda logits, word: _one_row(logits, word, temperature, top_p)
+    lambda logits, word: from_logits(logits, word, temperature, top_p)
   )(logits, words)
 
 
@@ -68,7 +68,8 @@ def _gumbel(word, draw, V):
   return -jnp.log(jnp.where(v < 1 / 64, small, -jnp.log(1 - v)))
 
 
-def _one_row(logits, word, temperature, top_p):
+def from_logits(logits, word, temperature, top_p):
+  """The same of one row, from its logits f32[V] and its key uint32[2]."""
   (V,) = logits.shape
   log_p = jax.nn.log_softmax(logits)
   p = jnp.exp(log_p)
