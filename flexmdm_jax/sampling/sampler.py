@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, Key
 
 from flexmdm_jax.errors import InputError
@@ -23,6 +24,7 @@ from flexmdm_jax.kernels.insert_unmask import insert_unmask
 from flexmdm_jax.kernels.token_sample import TokenSamples, token_sample
 from flexmdm_jax.rates import Denoiser, forbid_mask
 from flexmdm_jax.sampling import choices
+from flexmdm_jax.sampling.layout import Layout, on_axis
 from flexmdm_jax.sampling.start import Start
 from flexmdm_jax.vocab import Vocab
 
@@ -141,6 +143,7 @@ def sample(
   vocab: Vocab,
   config: SamplerConfig,
   trace: bool = False,
+  layout: Layout | None = None,
 ) -> Samples:
   """Samples a batch of sequences.
 
@@ -157,12 +160,14 @@ def sample(
     vocab: the id space.
     config: how to sample.
     trace: whether to keep every state.
+    layout: the devices, if there are several.
 
   Returns:
     The `Samples`.
 
   Raises:
-    InputError: shapes in `start` disagree, or `key` is neither one nor B keys.
+    InputError: shapes in `start` disagree, `key` is neither one nor B keys, or
+      the rows do not divide over the layout.
   """
   B, L = start.tokens.shape
   shapes = {"length": (B,), "frozen": (B, L), "open_gaps": (B, L + 1)}
@@ -178,7 +183,11 @@ def sample(
     raise InputError(f"key has shape {key.shape}: pass one key or {B} keys.")
   if jax.tree_util.all_leaves([denoiser]):  # a plain function
     denoiser = jax.tree_util.Partial(denoiser)
-  return _sample(key, denoiser, start, interpolant, vocab, config, trace)
+  if layout is not None:
+    layout.require_divides(B)
+  return _sample(
+    key, denoiser, start, interpolant, vocab, config, trace, layout
+  )
 
 
 def in_batches(
@@ -246,17 +255,40 @@ class _State(NamedTuple):
 
 
 @functools.partial(
-  jax.jit, static_argnames=("interpolant", "vocab", "config", "trace")
+  jax.jit,
+  static_argnames=("interpolant", "vocab", "config", "trace", "layout"),
 )
-def _sample(key, denoiser, start, interpolant, vocab, config, trace):
-  B, L = start.tokens.shape
+def _sample(key, denoiser, start, interpolant, vocab, config, trace, layout):
   if key.ndim == 0:
-    key = row_keys(key, B)
+    key = row_keys(key, start.tokens.shape[0])
+  run = functools.partial(
+    _sample_rows,
+    interpolant=interpolant,
+    vocab=vocab,
+    config=config,
+    trace=trace,
+    vocab_axis=layout and layout.vocab_axis,
+  )
+  if layout is not None:
+    frames = Trace(layout.rows(1), layout.rows(1)) if trace else None
+    run = layout.by_rows(run, Samples(*[layout.rows()] * 3, frames))
+  return run(key, denoiser, start)
+
+
+def _sample_rows(
+  key, denoiser, start, *, interpolant, vocab, config, trace, vocab_axis
+):
+  """Samples the rows of one device, or of those that split the vocabulary."""
+  B, L = start.tokens.shape
   # [steps, B] keys, and the ends of the steps.
   keys = jax.vmap(lambda k: jax.random.split(k, config.steps), out_axes=1)(key)
   times = jnp.asarray(config.times())
   # The gap after the last token is open if it was so at the start.
   end_open = jnp.take_along_axis(start.open_gaps, start.length[:, None], axis=1)
+  insert = functools.partial(
+    insert_unmask, mask=2 * vocab.mask, pad=2 * vocab.pad
+  )
+  insert = on_axis(vocab_axis, insert, P(), P())
 
   def step(state: _State) -> _State:
     i = state.step
@@ -284,16 +316,15 @@ def _sample(key, denoiser, start, interpolant, vocab, config, trace):
         interpolant=interpolant,
         vocab=vocab,
         config=config,
+        vocab_axis=vocab_axis,
       )
       # Whether the gap before a token is closed moves with the token: packed
       # into one id, a single pass moves both. New masks have open gaps.
-      packed, length, full = insert_unmask(
+      packed, length, full = insert(
         2 * tokens + closed,
         length,
         jnp.where(revealed >= 0, 2 * revealed + closed, -1),
         insertions,
-        mask=2 * vocab.mask,
-        pad=2 * vocab.pad,
       )
       return packed // 2, length, packed % 2, full
 
@@ -452,7 +483,17 @@ def _plan(
 
 
 def _choose(
-  denoiser, plan, tokens, length, s, u, *, interpolant, vocab, config
+  denoiser,
+  plan,
+  tokens,
+  length,
+  s,
+  u,
+  *,
+  interpolant,
+  vocab,
+  config,
+  vocab_axis,
 ) -> tuple[Int[Array, "B C"], Int[Array, "B C+1"]]:
   """What changes in the step from `s` to `u`.
 
@@ -468,7 +509,9 @@ def _choose(
   )
   if hasattr(denoiser, "features"):
     predicted = denoiser.features(tokens, length, t)
-    drawn = _draw_wanted(keys, predicted, plan.wanted, vocab, config)
+    drawn = _draw_wanted(
+      keys, predicted, plan.wanted, vocab, config, vocab_axis
+    )
   else:
     predicted = denoiser(tokens, length, t)
     drawn = choices.draw_tokens(
@@ -507,7 +550,9 @@ def _choose(
   return revealed, jnp.where(plan.open_gaps, insertions, 0)
 
 
-def _draw_wanted(keys, features, wanted, vocab, config) -> TokenSamples:
+def _draw_wanted(
+  keys, features, wanted, vocab, config, vocab_axis
+) -> TokenSamples:
   """Tokens of the wanted positions, [B, C]; elsewhere undefined.
 
   The positions are gathered, so that the vocabulary head's cost follows their
@@ -515,15 +560,25 @@ def _draw_wanted(keys, features, wanted, vocab, config) -> TokenSamples:
   """
   B, C, D = features.hidden.shape
   rows = jnp.nonzero(wanted.ravel(), size=B * C, fill_value=B * C)[0]
-  drawn = token_sample(
+  draw = functools.partial(
+    token_sample,
+    temperature=config.temperature,
+    top_p=config.top_p,
+    banned=jnp.array([vocab.mask], jnp.int32),
+    axis_name=vocab_axis,
+  )
+  bias = features.bias
+  if bias is None:
+    bias = jnp.zeros(features.unembed.shape[1], jnp.float32)
+  columns = (P(), P(None, vocab_axis), P(), P(), P(vocab_axis))
+  drawn = on_axis(
+    vocab_axis, lambda *args: draw(*args[:4], bias=args[4]), columns, P()
+  )(
     features.hidden.reshape(B * C, D).at[rows].get(mode="clip"),
     features.unembed,
     jnp.sum(wanted, dtype=jnp.int32),
     keys.ravel().at[rows].get(mode="clip"),
-    temperature=config.temperature,
-    top_p=config.top_p,
-    banned=jnp.array([vocab.mask], jnp.int32),
-    bias=features.bias,
+    bias,
   )
   return jax.tree.map(
     lambda x: (

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
+from flexmdm_jax.sampling.layout import Layout
 from flexmdm_jax.sampling.sampler import default_buckets
 from flexmdm_jax.schedules import Linear, Power
+from flexmdm_jax.training.sharding import Rules, make_mesh, tree_shardings
 from tests.exact import quick_jit
 
 VOCAB = fm.Vocab(size=40, mask=38, pad=39)
@@ -175,3 +177,27 @@ def test_default_canvases():
 def test_wrong_buckets_are_named(buckets):
   with pytest.raises(fm.InputError, match="buckets="):
     fm.SamplerConfig(4, buckets=buckets)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 1, 4)])
+def test_samples_are_the_same_on_a_mesh(shape):
+  mesh = make_mesh(*shape)
+  start = jax.tree.map(lambda x: jnp.concatenate([x, x, x, x]), starts())
+  denoiser, config = Hungry(network(), 14.0), fm.SamplerConfig(6, buckets=(7,))
+  args = (INTERPOLANT, VOCAB, config, True)
+  whole = quick_sample(jax.random.key(3), denoiser, start, *args)
+  abstract = jax.eval_shape(
+    network().model.init,
+    jax.random.key(0),
+    start.tokens,
+    start.length,
+    jnp.zeros(24),
+  )["params"]
+  placed = jax.device_put(
+    network().params, tree_shardings(abstract, Rules(embed=None, heads=None), mesh)
+  )
+  denoiser = Hungry(dataclasses.replace(network(), params=placed), 14.0)
+  split = quick_jit(fm.sample, static_argnums=(3, 4, 5, 6, 7))(
+    jax.random.key(3), denoiser, start, *args, Layout(mesh)
+  )
+  assert_same(split, whole)
