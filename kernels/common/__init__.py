@@ -1,0 +1,10 @@
+"""What the kernels share: which of them run where, and how one is picked."""
+
+from flexmdm_jax.kernels.common.dispatch import Implementation, dispatch
+from flexmdm_jax.kernels.common.targets import (
+  Target,
+  gpu_interpreter,
+  target,
+)
+
+__all__ = ["Implementation", "Target", "dispatch", "gpu_interpreter", "target"]

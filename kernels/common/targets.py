@@ -1,0 +1,51 @@
+"""The device that a call will run on."""
+
+import dataclasses
+import re
+
+import jax
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """A device: `platform` is "cpu", "gpu" or "tpu", `kind` its model."""
+
+  platform: str
+  kind: str
+
+  @property
+  def is_tpu(self) -> bool:
+    return self.platform == "tpu"
+
+  @property
+  def is_hopper(self) -> bool:
+    """An NVIDIA H20, H100, H200, H800 or GH200."""
+    return self.platform == "gpu" and bool(re.search(r"\bG?H\d", self.kind))
+
+
+def target() -> Target:
+  """The device that what is traced now will run on.
+
+  It is the ambient mesh's, whose devices need not be here (compilation ahead
+  of time), or else JAX's default device.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  device = device or jax.config.jax_default_device or jax.devices()[0]
+  if isinstance(device, str):
+    device = jax.devices(device)[0]
+  return Target(device.platform, device.device_kind)
+
+
+def gpu_interpreter():
+  """What `plgpu.kernel(interpret=...)` takes to run on the CPU.
+
+  Raises:
+    NotImplementedError: this JAX has no interpreter of Mosaic GPU.
+  """
+  if not hasattr(plgpu, "InterpretGPUParams"):
+    raise NotImplementedError(
+      f"JAX {jax.__version__} cannot interpret Mosaic GPU kernels: newer ones,"
+      " which need Python 3.12, can."
+    )
+  return plgpu.InterpretGPUParams()
