@@ -4,7 +4,6 @@ import dataclasses
 import re
 
 import jax
-from jax.experimental.pallas import mosaic_gpu as plgpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +36,14 @@ def target() -> Target:
   return Target(device.platform, device.device_kind)
 
 
-def gpu_interpreter():
-  """What `plgpu.kernel(interpret=...)` takes to run on the CPU.
+def is_on_one_device() -> bool:
+  """Whether what is traced now is sure to be one device's work.
 
-  Raises:
-    NotImplementedError: this JAX has no interpreter of Mosaic GPU.
+  It is inside `shard_map`, and where there is one device. The compiler cannot
+  partition a Mosaic kernel.
   """
-  if not hasattr(plgpu, "InterpretGPUParams"):
-    raise NotImplementedError(
-      f"JAX {jax.__version__} cannot interpret Mosaic GPU kernels: newer ones,"
-      " which need Python 3.12, can."
-    )
-  return plgpu.InterpretGPUParams()
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return jax.device_count() == 1
+  manual = jax.sharding.AxisType.Manual
+  return mesh.size == 1 or all(kind == manual for kind in mesh.axis_types)
