@@ -39,19 +39,27 @@ class Stats(NamedTuple):
   above: jax.Array
 
 
+# Of no ids; neutral in `merge`.
+START = Stats(
+  top=LOW,
+  second=LOW,
+  total=0.0,
+  deviation=0.0,
+  score=_NO_SCORE,
+  token=_NO_TOKEN,
+  logit=LOW,
+  tempered=0.0,
+  above=0.0,
+)
+
+
 def empty(rows):
-  """Stats of no ids, for the given number of rows; neutral in `merge`."""
-  zero = jnp.zeros(rows, jnp.float32)
+  """Stats of no ids, for the given number of rows."""
   return Stats(
-    top=zero + LOW,
-    second=zero + LOW,
-    total=zero,
-    deviation=zero,
-    score=zero + _NO_SCORE,
-    token=jnp.full(rows, _NO_TOKEN, jnp.int32),
-    logit=zero + LOW,
-    tempered=zero,
-    above=zero,
+    *(
+      jnp.full(rows, x, jnp.int32 if name == "token" else jnp.float32)
+      for name, x in zip(Stats._fields, START, strict=True)
+    )
   )
 
 
