@@ -4,7 +4,6 @@ import dataclasses
 import re
 
 import jax
-from jax.experimental.pallas import mosaic_gpu as plgpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +34,3 @@ def target() -> Target:
   if isinstance(device, str):
     device = jax.devices(device)[0]
   return Target(device.platform, device.device_kind)
-
-
-def gpu_interpreter():
-  """What `plgpu.kernel(interpret=...)` takes to run on the CPU.
-
-  Raises:
-    NotImplementedError: this JAX has no interpreter of Mosaic GPU.
-  """
-  if not hasattr(plgpu, "InterpretGPUParams"):
-    raise NotImplementedError(
-      f"JAX {jax.__version__} cannot interpret Mosaic GPU kernels: newer ones,"
-      " which need Python 3.12, can."
-    )
-  return plgpu.InterpretGPUParams()
