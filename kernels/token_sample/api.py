@@ -11,12 +11,17 @@ import numpy as np
 from flexmdm_jax.kernels import common
 from flexmdm_jax.kernels.token_sample import (
   noise,
+  pallas_mosaic_gpu,
   pallas_mosaic_tpu,
   ref,
   stats,
   xla,
 )
-from flexmdm_jax.kernels.token_sample.config import TpuConfig, XlaConfig
+from flexmdm_jax.kernels.token_sample.config import (
+  GpuConfig,
+  TpuConfig,
+  XlaConfig,
+)
 
 
 class TokenSamples(NamedTuple):
@@ -326,6 +331,11 @@ def _checked(
 
 # The best first.
 _IMPLEMENTATIONS = {
+  "mosaic_gpu": common.Implementation(
+    functools.partial(_from_scans, pallas_mosaic_gpu.scan_vocab),
+    available=lambda target: target.is_hopper,
+    config=GpuConfig,
+  ),
   "mosaic_tpu": common.Implementation(
     functools.partial(_from_scans, pallas_mosaic_tpu.scan_vocab),
     available=lambda target: target.is_tpu,

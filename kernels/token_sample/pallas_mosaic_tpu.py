@@ -132,10 +132,10 @@ def scan_vocab(
     interpret=pltpu.InterpretParams() if interpret is True else interpret,
     name="token_sample",
   )(scalars, *(array for array, _ in inputs.values()))
-  found = [jnp.moveaxis(x, -1, 1).reshape(-1, N) for x in found]
   if floor is None:
     found += [jnp.zeros_like(found[0])] * 2
-  return stats.merge(stats.Stats(*found), temperature)
+  lanes_merged = stats.merge(stats.Stats(*found), temperature, axis=-1)
+  return stats.merge(lanes_merged, temperature)
 
 
 def _kernel(
