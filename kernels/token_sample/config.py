@@ -108,66 +108,49 @@ def tpu_config(kind: str, N: int, D: int, itemsize: int) -> TpuConfig:
   return config
 
 
+# Shared memory of a Hopper multiprocessor that a block can have.
+_SMEM = 227 * 1024
+
+
 @dataclasses.dataclass(frozen=True)
 class GpuConfig:
-  """Tiles of the Mosaic GPU kernel.
+  """Tuning of the Mosaic GPU kernel, whose tiles are 64 rows by 256 columns.
 
   Attributes:
-    tile_rows: rows of a block, 64 or 128. More rows read `unembed` less often.
-    tile_vocab: columns of a warpgroup's tile, 128 or 256.
-    stages: tiles in flight to each of the two warpgroups.
+    cluster: blocks that share columns of `unembed`, 1 or 2. Two halve what is
+      read of them.
+    stages: steps of 64 of the inner dimension that are in flight.
     processors: multiprocessors that the splits of the vocabulary should fill.
     max_splits: the most parts of the vocabulary, for few rows.
   """
 
-  tile_rows: int = 128
-  tile_vocab: int = 128
-  stages: int = 3
+  cluster: int = 2
+  stages: int = 5
   processors: int = 132
   max_splits: int = 16
 
   def __post_init__(self):
-    _check_multiples(
-      self,
-      tile_rows=64,
-      tile_vocab=noise.LANES,
-      stages=1,
-      processors=1,
-      max_splits=1,
-    )
-    # A thread has 255 registers, and a logit takes one.
-    if self.tile_vocab > noise.BLOCK or (
-      self.tile_rows * self.tile_vocab > 128 * noise.LANES
-    ):
+    _check_multiples(self, cluster=1, stages=1, processors=1, max_splits=1)
+    if self.cluster > 2:
+      raise ValueError(f"GpuConfig.cluster={self.cluster} must be 1 or 2.")
+    if self.smem_needed() > _SMEM or self.stages < 2:
       raise ValueError(
-        f"{self} holds too many logits at once: at most 64 rows with"
-        " tile_vocab=256, or 128 rows with tile_vocab=128."
-      )
-    if self.smem_needed() > _SMEM:
-      raise ValueError(
-        f"{self} needs {self.smem_needed()} bytes of shared memory, of which"
-        f" there are {_SMEM}: make stages smaller."
+        f"GpuConfig.stages={self.stages} must be at least 2, and needs"
+        f" {self.smem_needed()} of {_SMEM} bytes of shared memory."
       )
 
   def smem_needed(self) -> int:
-    """Bytes of shared memory of a block."""
-    tile = 64 * (self.tile_rows + self.tile_vocab) * 2
-    return 2 * self.stages * (tile + 16)
+    """Bytes of shared memory of a block: two tiles and barriers a stage."""
+    return self.stages * ((64 + 256) * 64 * 2 + 4 * 8)
 
 
-# Of a Hopper multiprocessor, less what the driver keeps.
-_SMEM = 227 * 1024
-_GPU_PROCESSORS = {
-  "NVIDIA H20": 78,
-  "NVIDIA H100 PCIe": 114,
-}
+# Multiprocessors of those that have not 132.
+_PROCESSORS = {"NVIDIA H20": 78, "NVIDIA H100 PCIe": 114}
 
 
 def gpu_config(kind: str, N: int) -> GpuConfig:
-  """The tiles for a device kind and a number of rows."""
-  processors = _GPU_PROCESSORS.get(kind, GpuConfig.processors)
-  if N <= 64:
-    return GpuConfig(
-      tile_rows=64, tile_vocab=256, stages=2, processors=processors
-    )
-  return GpuConfig(processors=processors)
+  """The tuning for a device kind and a number of rows."""
+  return GpuConfig(
+    cluster=1 if N <= 64 else 2,
+    processors=_PROCESSORS.get(kind, GpuConfig.processors),
+  )

@@ -1,10 +1,10 @@
 """`scan_vocab` for Hopper GPUs.
 
 A block takes a tile of rows and a part of the vocabulary. One warpgroup
-streams tiles into two rings of shared memory, in turns; each ring feeds a
-warpgroup that multiplies a tile of logits and then reduces it. So one of them
-multiplies while the other reduces, and the order in which the rings are filled
-is all that keeps them apart.
+streams tiles into a ring of shared memory, tile by tile; two others take turns
+at them: each multiplies a tile of logits and then reduces it, so that one
+multiplies while the other reduces. Blocks of a cluster share the columns, of
+which each loads a part for all.
 
 A thread keeps statistics of the logits that it holds: of a row and eight
 columns' residues. They live in the outputs, and are merged outside, once.
@@ -22,8 +22,11 @@ from flexmdm_jax.kernels import common
 from flexmdm_jax.kernels.token_sample import noise, stats
 from flexmdm_jax.kernels.token_sample.config import gpu_config
 
-# What one instruction of the tensor cores takes, and what a thread of it gets.
-_ROWS, _LANES = 64, 8
+# A tile of logits: what one instruction of the tensor cores makes, and what
+# two warpgroups can hold in registers.
+_ROWS, _COLUMNS = 64, noise.BLOCK
+# Columns of it that a thread's register lies in: one of eight neighbours.
+_LANES = 8
 # A row of this many bf16 fills a swizzle of 128 bytes.
 _TILE_D = 64
 _CONSUMERS = 2
@@ -60,21 +63,21 @@ def scan_vocab(
   config = config or gpu_config(common.target().kind, N)
   if interpret is True:
     interpret = common.gpu_interpreter()
-  R, W, P = config.tile_rows, config.tile_vocab, config.max_splits
-  row_tiles, tiles = pl.cdiv(N, R), pl.cdiv(V, noise.BLOCK) * noise.BLOCK // W
+  C, P, S = config.cluster, config.max_splits, config.stages
+  clusters, tiles = pl.cdiv(N, C * _ROWS), pl.cdiv(V, _COLUMNS)
 
   def pad_rows(x):
-    return jnp.pad(x, [(0, row_tiles * R - N)] + [(0, 0)] * (x.ndim - 1))
+    rows = clusters * C * _ROWS
+    return jnp.pad(x, [(0, rows - N)] + [(0, 0)] * (x.ndim - 1))
 
-  # Copies read zeros beyond the end of an array whose rows are aligned.
-  unembed = jnp.pad(unembed, ((0, 0), (0, -V % 8)))
   inputs = {
     "scalars": jnp.stack(
       [num_rows, offset, lax.bitcast_convert_type(draw, jnp.int32)]
     ),
     "hidden": pad_rows(hidden),
-    "unembed": unembed,
-    "bias": jnp.pad(bias, (0, tiles * W - V), constant_values=stats.LOW),
+    # Whole swizzled rows; copies read zeros beyond the last.
+    "unembed": jnp.pad(unembed, ((0, 0), (0, -V % 64))),
+    "bias": jnp.pad(bias, (0, tiles * _COLUMNS - V), constant_values=stats.LOW),
     "key0": pad_rows(words[:, 0]),
     "key1": pad_rows(words[:, 1]),
   }
@@ -83,8 +86,15 @@ def scan_vocab(
   if floor is not None:
     inputs["floor"] = pad_rows(floor)
     fields = stats.Stats._fields
-  slots = _CONSUMERS * config.stages
   transforms = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
+  if C == 1:
+    cluster = {}
+    empty = plgpu.Barrier(num_barriers=_CONSUMERS * S)
+  else:
+    cluster = {"cluster": (C,), "cluster_names": ("member",)}
+    empty = plgpu.ClusterBarrier(
+      collective_axes=("member",), num_barriers=_CONSUMERS * S
+    )
   found = plgpu.kernel(
     functools.partial(
       _kernel,
@@ -92,30 +102,32 @@ def scan_vocab(
       fields,
       config=config,
       tiles=tiles,
-      row_tiles=row_tiles,
+      clusters=clusters,
       temperature=temperature,
       aligned=aligned,
     ),
     out_type=[
       jax.ShapeDtypeStruct(
-        (P * _CONSUMERS, row_tiles * R, _LANES),
+        (P * _CONSUMERS, clusters * C * _ROWS, _LANES),
         jnp.int32 if name == "token" else jnp.float32,
       )
       for name in fields
     ],
     scratch_types={
       "hidden_smem": plgpu.SMEM(
-        (slots, R, _TILE_D), jnp.bfloat16, transforms=transforms
+        (S, _ROWS, _TILE_D), jnp.bfloat16, transforms=transforms
       ),
       "unembed_smem": plgpu.SMEM(
-        (slots, _TILE_D, W), jnp.bfloat16, transforms=transforms
+        (S, _TILE_D, _COLUMNS), jnp.bfloat16, transforms=transforms
       ),
-      # A slot is full after three copies.
-      "full": plgpu.Barrier(num_arrivals=3, num_barriers=slots),
-      "empty": plgpu.Barrier(num_arrivals=1, num_barriers=slots),
+      # A slot is full after two copies. A warpgroup must see every phase of its
+      # barriers, so each has its own of every slot.
+      "full": plgpu.Barrier(num_arrivals=2, num_barriers=_CONSUMERS * S),
+      "empty": empty,
     },
-    grid=(P * row_tiles,),
+    grid=(P * clusters,),
     grid_names=("block",),
+    **cluster,
     num_threads=_CONSUMERS + 1,
     thread_name="warpgroup",
     compiler_params=plgpu.CompilerParams(approx_math=True),
@@ -125,7 +137,7 @@ def scan_vocab(
   if floor is None:
     found += [jnp.zeros_like(found[0])] * 2
   found = stats.merge(stats.Stats(*found), temperature, axis=-1)
-  splits = _num_splits(pl.cdiv(num_rows, R), config)
+  splits = _num_splits(pl.cdiv(num_rows, C * _ROWS), config)
   written = jnp.arange(P * _CONSUMERS) < splits * _CONSUMERS
   found = jax.tree.map(
     lambda x, start: jnp.where(written[:, None], x, start), found, stats.START
@@ -134,8 +146,10 @@ def scan_vocab(
 
 
 def _num_splits(active, config):
-  """Parts of the vocabulary, so that the row tiles fill the processors."""
-  fit = lax.div(jnp.int32(config.processors), jnp.maximum(active, 1))
+  """Parts of the vocabulary, so that the clusters fill the processors."""
+  fit = lax.div(
+    jnp.int32(config.processors // config.cluster), jnp.maximum(active, 1)
+  )
   return jnp.minimum(jnp.maximum(fit, 1), config.max_splits)
 
 
@@ -149,128 +163,124 @@ def _kernel(
   empty,
   config,
   tiles,
-  row_tiles,
+  clusters,
   temperature,
   aligned,
 ):
   """One block; `inputs` and `fields` name its references."""
   given = dict(zip(inputs, refs, strict=False))
   known = dict(zip(fields, refs[len(inputs) :], strict=True))
-  scalars = given["scalars"]
-  R, W, S = config.tile_rows, config.tile_vocab, config.stages
+  num_rows = given["scalars"][0]
+  C, S = config.cluster, config.stages
   steps = given["hidden"].shape[1] // _TILE_D
-  half = W // 2
 
+  # All of a cluster must agree on what there is to do.
   block, warpgroup = lax.axis_index("block"), lax.axis_index("warpgroup")
-  row_tile, split = lax.rem(block, row_tiles), lax.div(block, row_tiles)
-  active = lax.div(scalars[0] + (R - 1), R)
+  cluster, split = lax.rem(block, clusters), lax.div(block, clusters)
+  active = lax.div(num_rows + (C * _ROWS - 1), C * _ROWS)
   splits = _num_splits(active, config)
   share = lax.div(tiles + splits - 1, splits)
   start = jnp.minimum(split * share, tiles)
   count = jnp.minimum(share, tiles - start)
-  works = jnp.logical_and(row_tile < active, split < splits)
+  works = jnp.logical_and(cluster < active, split < splits)
+  tile_row = cluster * C + (lax.axis_index("member") if C > 1 else 0)
+  rows = pl.ds(tile_row * _ROWS, _ROWS)
 
-  def columns(tile):
-    """First columns of a tile's two halves, `noise.LANES` apart."""
-    per_block = noise.BLOCK // W
-    first = lax.div(tile, per_block) * noise.BLOCK
-    first += lax.rem(tile, per_block) * half
-    return first, first + noise.LANES
+  def slot_of(step):
+    """(slot, barrier) of a step; a tile takes `steps` of them."""
+    slot = lax.rem(step, S)
+    return slot, lax.rem(lax.div(step, steps), _CONSUMERS) * S + slot
 
   @pl.when(jnp.logical_and(works, warpgroup == _CONSUMERS))
   def _():
     plgpu.set_max_registers(40, action="decrease")
 
-    @pl.loop(0, count)
-    def _(i):
-      ring = lax.rem(i, _CONSUMERS)
+    @pl.loop(0, count * steps)
+    def _(step):
+      slot, barrier = slot_of(step)
 
-      @pl.loop(0, steps)
-      def _(k):
-        step = lax.div(i, _CONSUMERS) * steps + k
-        slot = ring * S + lax.rem(step, S)
-        depth = pl.ds(k * _TILE_D, _TILE_D)
+      @pl.when(step >= S)
+      def _():
+        _, taken = slot_of(step - S)
+        plgpu.barrier_wait(empty.at[taken])
 
-        @pl.when(step >= S)
-        def _():
-          plgpu.barrier_wait(empty.at[slot])
+      depth = pl.ds(lax.rem(step, steps) * _TILE_D, _TILE_D)
+      tile = start + lax.div(step, steps)
+      plgpu.copy_gmem_to_smem(
+        given["hidden"].at[rows, depth],
+        hidden_smem.at[slot],
+        full.at[barrier],
+      )
+      plgpu.copy_gmem_to_smem(
+        given["unembed"].at[depth, pl.ds(tile * _COLUMNS, _COLUMNS)],
+        unembed_smem.at[slot],
+        full.at[barrier],
+        collective_axes="member" if C > 1 else None,
+      )
 
-        plgpu.copy_gmem_to_smem(
-          given["hidden"].at[pl.ds(row_tile * R, R), depth],
-          hidden_smem.at[slot],
-          full.at[slot],
-        )
-        for part, first in enumerate(columns(start + i)):
-          plgpu.copy_gmem_to_smem(
-            given["unembed"].at[depth, pl.ds(first, half)],
-            unembed_smem.at[slot, :, pl.ds(part * half, half)],
-            full.at[slot],
-          )
+    # No block may leave while another still has to tell it of an empty slot.
+    @pl.loop(jnp.maximum(count * steps - S, 0), count * steps)
+    def _(step):
+      plgpu.barrier_wait(empty.at[slot_of(step)[1]])
 
   @pl.when(jnp.logical_and(works, warpgroup < _CONSUMERS))
   def _():
     plgpu.set_max_registers(232, action="increase")
     part = split * _CONSUMERS + warpgroup
-    strips = [pl.ds(row_tile * R + row, _ROWS) for row in range(0, R, _ROWS)]
+    mine = {name: ref.at[part, rows] for name, ref in known.items()}
     for name, begin in zip(stats.Stats._fields, stats.START, strict=True):
-      if name in known:
-        ref = known[name]
-        for rows in strips:
-          ref[part, rows] = _wgmma(jnp.full((_ROWS, _LANES), begin, ref.dtype))
+      if name in mine:
+        dtype = known[name].dtype
+        mine[name][...] = _wgmma(jnp.full((_ROWS, _LANES), begin, dtype))
 
     @pl.loop(0, lax.div(count - warpgroup + _CONSUMERS - 1, _CONSUMERS))
     def _(i):
-      def multiply(acc):
+      turn = _CONSUMERS * i + warpgroup
+
+      def multiply(logits):
         @pl.loop(0, steps)
         def _(k):
-          step = i * steps + k
-          slot = warpgroup * S + lax.rem(step, S)
-          plgpu.barrier_wait(full.at[slot])
-          plgpu.wgmma(acc, hidden_smem.at[slot], unembed_smem.at[slot])
+          slot, barrier = slot_of(turn * steps + k)
+          plgpu.barrier_wait(full.at[barrier])
+          plgpu.wgmma(logits, hidden_smem.at[slot], unembed_smem.at[slot])
           # All but the newest product are done with their slots.
           plgpu.wgmma_wait(1)
 
           @pl.when(k > 0)
           def _():
-            last = warpgroup * S + lax.rem(step - 1, S)
-            plgpu.barrier_arrive(empty.at[last])
+            plgpu.barrier_arrive(empty.at[slot_of(turn * steps + k - 1)[1]])
 
         plgpu.wgmma_wait(0)
-        last = warpgroup * S + lax.rem(i * steps + steps - 1, S)
-        plgpu.barrier_arrive(empty.at[last])
-        return acc[...]
+        plgpu.barrier_arrive(empty.at[slot_of(turn * steps + steps - 1)[1]])
+        return logits[...]
 
-      logits = pl.run_scoped(multiply, plgpu.ACC((R, W), jnp.float32))
-      first, _ = columns(start + _CONSUMERS * i + warpgroup)
-      for strip, rows in enumerate(strips):
-        _add_strip(
-          logits[strip * _ROWS : (strip + 1) * _ROWS],
-          given,
-          {name: ref.at[part, rows] for name, ref in known.items()},
-          rows=rows,
-          first=first,
-          temperature=temperature,
-          aligned=aligned,
-        )
+      _add_tile(
+        pl.run_scoped(multiply, plgpu.ACC((_ROWS, _COLUMNS), jnp.float32)),
+        given,
+        mine,
+        rows=rows,
+        first=(start + turn) * _COLUMNS,
+        temperature=temperature,
+        aligned=aligned,
+      )
 
 
 def _wgmma(x):
   return plgpu.layout_cast(x, plgpu.Layout.WGMMA)
 
 
-def _add_strip(logits, given, known, *, rows, first, temperature, aligned):
-  """Adds logits f32[64, W] of a few rows to statistics f32[64, 8].
+def _add_tile(logits, given, known, *, rows, first, temperature, aligned):
+  """Adds logits f32[64, 256] to statistics f32[64, 8].
 
   Args:
-    logits: columns `first` on, W / 2 of them, and as many 128 later.
+    logits: of the columns from `first` on.
     given: references of the inputs, by name.
-    known: references of the statistics, by name.
+    known: references of the rows' statistics, by name.
     rows: which rows they are.
-    first: i32[].
+    first: i32[], a multiple of 256.
     temperature: a Python number.
     aligned: whether the first column's id is a multiple of 256.
   """
-  half = logits.shape[1] // 2
   shape = (_ROWS, _LANES)
   lane = plgpu.broadcasted_iota(jnp.int32, shape, 1, layout=plgpu.Layout.WGMMA)
   offset = given["scalars"][1]
@@ -289,19 +299,17 @@ def _add_strip(logits, given, known, *, rows, first, temperature, aligned):
     )
     return lax.broadcast_in_dim(x, shape, (0,))
 
-  # Columns by eights: those of the first half, each followed by its partner.
+  # Eights of columns, each followed by those that share its hash.
   values, places = [], []
-  for start in range(0, half, _LANES):
-    for part in range(2):
-      place = first + part * noise.LANES + start
+  for column in range(0, _COLUMNS // 2, _LANES):
+    for place in (column, column + noise.LANES):
       shift = common.gpu_load(
-        given["bias"].at[pl.ds(place, _LANES)],
+        given["bias"].at[pl.ds(first + place, _LANES)],
         layout=plgpu.Layout.WGMMA.reduce(0),
         optimized=False,
       )
       shift = lax.broadcast_in_dim(shift, shape, (1,))
-      column = part * half + start
-      value = logits[:, column : column + _LANES] + shift
+      value = logits[:, place : place + _LANES] + shift
       values.append(jnp.where(shift > stats.LOW, value, stats.LOW))
       places.append(place)
 
@@ -340,14 +348,12 @@ def _add_strip(logits, given, known, *, rows, first, temperature, aligned):
     if temperature == 0:
       gumbels = None, None
     elif aligned:
-      block = lax.div(first, noise.BLOCK) * noise.BLOCK
-      # Ids of the first halves of blocks, without the gaps between them.
-      start = lax.div(offset + block, 2) + (places[pair] - block)
+      start = lax.div(offset + first, 2) + places[pair]
       count = (start + lane).astype(jnp.uint32)
       gumbels = [noise.gumbel(x) for x in noise.threefry(*key, count, draw)]
     else:
       gumbels = [
-        noise.gumbel_at(*key, draw, offset + place + lane)
+        noise.gumbel_at(*key, draw, offset + first + place + lane)
         for place in places[pair : pair + 2]
       ]
     for value, place, gumbel in zip(
@@ -358,7 +364,7 @@ def _add_strip(logits, given, known, *, rows, first, temperature, aligned):
       if "floor" in given:
         better = jnp.logical_and(better, value > floor)
       score = jnp.where(better, candidate, score)
-      token = jnp.where(better, offset + place + lane, token)
+      token = jnp.where(better, offset + first + place + lane, token)
       logit = jnp.where(better, value, logit)
   known["score"][...], known["token"][...] = score, token
   known["logit"][...] = logit
