@@ -1,5 +1,6 @@
 """`token_sample`: checks its arguments, picks an implementation, finishes."""
 
+import functools
 import numbers
 from typing import NamedTuple
 
@@ -7,12 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flexmdm_jax.kernels.token_sample import noise, ref, stats, xla
-
-# Scans in order of preference, each with the test of whether it runs here.
-_SCANS = {
-  "xla": xla.scan_vocab,
-}
+from flexmdm_jax.kernels import common
+from flexmdm_jax.kernels.token_sample import (
+  noise,
+  pallas_mosaic_gpu,
+  pallas_mosaic_tpu,
+  ref,
+  stats,
+  xla,
+)
+from flexmdm_jax.kernels.token_sample.config import (
+  GpuConfig,
+  TpuConfig,
+  XlaConfig,
+)
 
 
 class TokenSamples(NamedTuple):
@@ -87,9 +96,9 @@ def token_sample(
       are global ids; the results are the same on all devices of the axis.
     implementation: "reference", "xla", "mosaic_gpu", "mosaic_tpu", or None for
       the best on this backend.
-    interpret: runs a Mosaic kernel on the CPU: True, or the parameters of the
-      interpreter (`pltpu.InterpretParams`, `plgpu.InterpretGPUParams`).
-    config: tile sizes of the implementation, from `config.py`.
+    interpret: runs the named Mosaic kernel on the CPU: True, or the parameters
+      of its interpreter.
+    config: tile sizes of the named implementation, from `config.py`.
 
   Returns:
     `TokenSamples`.
@@ -101,23 +110,42 @@ def token_sample(
   hidden, unembed, num_rows, key, banned, bias = _checked(
     hidden, unembed, num_rows, key, temperature, banned, bias, top_p, axis_name
   )
-  name, scan = _choose(implementation)
-  N, _ = hidden.shape
-  V = unembed.shape[1]
-  words = noise.row_words(key, N)
-  if name == "reference":
-    return TokenSamples(
-      *ref.token_sample(
-        hidden,
-        unembed,
-        words,
-        temperature=temperature,
-        banned=banned,
-        bias=bias,
-        top_p=top_p,
-        axis_name=axis_name,
-      )
+  return TokenSamples(
+    *common.dispatch(
+      _IMPLEMENTATIONS,
+      implementation,
+      hidden,
+      unembed,
+      num_rows,
+      noise.row_words(key, hidden.shape[0]),
+      temperature=temperature,
+      banned=banned,
+      bias=bias,
+      top_p=top_p,
+      axis_name=axis_name,
+      interpret=interpret,
+      config=config,
     )
+  )
+
+
+def _from_scans(
+  scan,
+  hidden,
+  unembed,
+  num_rows,
+  words,
+  *,
+  temperature,
+  banned,
+  bias,
+  top_p,
+  axis_name,
+  config,
+  interpret,
+):
+  """The five arrays of `TokenSamples`; `scan` is like `xla.scan_vocab`."""
+  N, V = hidden.shape[0], unembed.shape[1]
   num_rows = jnp.clip(num_rows, 0, N)
   offset = jnp.int32(0)
   if axis_name is not None:
@@ -140,6 +168,7 @@ def token_sample(
       temperature=temperature,
       aligned=axis_name is None or V % noise.BLOCK == 0,
       config=config,
+      interpret=interpret,
     )
     if axis_name is not None:
       found = stats.merge(_every_shard(found, axis_name), temperature)
@@ -155,12 +184,12 @@ def token_sample(
     )
   log_total = jnp.log(found.total)
   top_prob = 1 / found.total
-  return TokenSamples(
-    token=token,
-    log_prob=logit - found.top - log_total,
-    top_prob=top_prob,
-    margin=top_prob * -jnp.expm1(found.second - found.top),
-    entropy=log_total - found.deviation / found.total,
+  return (
+    token,
+    logit - found.top - log_total,
+    top_prob,
+    top_prob * -jnp.expm1(found.second - found.top),
+    log_total - found.deviation / found.total,
   )
 
 
@@ -216,20 +245,6 @@ def _every_shard(found, axis_name):
       for i, x in enumerate(found)
     )
   )
-
-
-def _choose(implementation):
-  """(name, scan) of the implementation; of the reference, the scan is None."""
-  available = ["reference", *_SCANS]
-  if implementation is None:
-    implementation = "xla"
-  if implementation not in available:
-    raise ValueError(
-      f"implementation={implementation!r} is not available on"
-      f" {jax.default_backend()}: choose one of {', '.join(available)}, or"
-      " None for the best."
-    )
-  return implementation, _SCANS.get(implementation)
 
 
 def _is_number(x):
@@ -312,3 +327,22 @@ def _checked(
       )
   num_rows = jnp.asarray(num_rows, jnp.int32)
   return hidden, unembed, num_rows, key, banned, bias
+
+
+# The best first.
+_IMPLEMENTATIONS = {
+  "mosaic_gpu": common.Implementation(
+    functools.partial(_from_scans, pallas_mosaic_gpu.scan_vocab),
+    available=lambda target: target.is_hopper,
+    config=GpuConfig,
+  ),
+  "mosaic_tpu": common.Implementation(
+    functools.partial(_from_scans, pallas_mosaic_tpu.scan_vocab),
+    available=lambda target: target.is_tpu,
+    config=TpuConfig,
+  ),
+  "xla": common.Implementation(
+    functools.partial(_from_scans, xla.scan_vocab), config=XlaConfig
+  ),
+  "reference": common.Implementation(ref.token_sample),
+}

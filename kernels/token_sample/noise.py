@@ -66,11 +66,12 @@ def gumbel_block(words, draw, start, width):
   return gumbel(bits.reshape(words.shape[0], -1)[:, :width])
 
 
-def gumbel_at(words, draw, ids):
-  """Noise f32[R, W] of any ids i32[W]; a hash each."""
-  count = (ids // BLOCK * LANES + ids % LANES).astype(jnp.uint32)
-  first, second = threefry(words[:, :1], words[:, 1:], count, draw)
-  return gumbel(jnp.where(ids // LANES % 2 == 0, first, second))
+def gumbel_at(key0, key1, draw, ids):
+  """Noise of any ids, a hash each; shapes that broadcast."""
+  # Shifts and masks: ids are not negative, which a division does not know.
+  count = ((ids >> 8 << 7) | (ids & 127)).astype(jnp.uint32)
+  first, second = threefry(key0, key1, count, draw)
+  return gumbel(jnp.where(ids & LANES == 0, first, second))
 
 
 def row_words(key, num_rows):

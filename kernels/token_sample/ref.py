@@ -12,6 +12,7 @@ from jax.extend import random as jex_random
 def token_sample(
   hidden,
   unembed,
+  num_rows,
   words,
   *,
   temperature,
@@ -25,6 +26,7 @@ def token_sample(
   Args:
     hidden: bf16|f32[N, D].
     unembed: bf16|f32[D, V].
+    num_rows: ignored.
     words: uint32[N, 2], the rows' Threefry keys.
     temperature: a Python number.
     banned: i32[K].
@@ -32,6 +34,7 @@ def token_sample(
     top_p: a Python number.
     axis_name: of the mesh axis over which columns are sharded, or None.
   """
+  del num_rows
   logits = jax.lax.dot(
     hidden.astype(jnp.float32),
     unembed.astype(jnp.float32),

@@ -39,19 +39,27 @@ class Stats(NamedTuple):
   above: jax.Array
 
 
+# Of no ids; neutral in `merge`.
+START = Stats(
+  top=LOW,
+  second=LOW,
+  total=0.0,
+  deviation=0.0,
+  score=_NO_SCORE,
+  token=_NO_TOKEN,
+  logit=LOW,
+  tempered=0.0,
+  above=0.0,
+)
+
+
 def empty(rows):
-  """Stats of no ids, for the given number of rows; neutral in `merge`."""
-  zero = jnp.zeros(rows, jnp.float32)
+  """Stats of no ids, for the given number of rows."""
   return Stats(
-    top=zero + LOW,
-    second=zero + LOW,
-    total=zero,
-    deviation=zero,
-    score=zero + _NO_SCORE,
-    token=jnp.full(rows, _NO_TOKEN, jnp.int32),
-    logit=zero + LOW,
-    tempered=zero,
-    above=zero,
+    *(
+      jnp.full(rows, x, jnp.int32 if name == "token" else jnp.float32)
+      for name, x in zip(Stats._fields, START, strict=True)
+    )
   )
 
 
@@ -60,30 +68,30 @@ def inverse(temperature):
   return min(1 / temperature, 1e38) if temperature else 0.0
 
 
-def merge(parts, temperature):
-  """Stats of several disjoint sets of ids, stacked along axis 0, as one."""
-  top = jnp.max(parts.top, axis=0)
+def merge(parts, temperature, axis=0):
+  """Stats of disjoint sets of ids, which lie along an axis, as one."""
+  top = jnp.max(parts.top, axis, keepdims=True)
   drop = parts.top - top
   weight = jnp.exp(drop)
   tempered_weight = jnp.exp(drop * inverse(temperature))
-  first = jnp.argmax(parts.top, axis=0)
-  index = jnp.arange(parts.top.shape[0])
-  runners_up = jnp.where(
-    index.reshape(-1, *[1] * first.ndim) == first, parts.second, parts.top
+  index = jax.lax.broadcasted_iota(
+    jnp.int32, parts.top.shape, axis % parts.top.ndim
   )
-  score = jnp.max(parts.score, axis=0)
-  token = jnp.min(jnp.where(parts.score == score, parts.token, _NO_TOKEN), 0)
-  won = (parts.score == score) & (parts.token == token)
+  first = jnp.argmax(parts.top, axis, keepdims=True)
+  score = jnp.max(parts.score, axis, keepdims=True)
+  best = parts.score == score
+  token = jnp.min(jnp.where(best, parts.token, _NO_TOKEN), axis, keepdims=True)
+  won = best & (parts.token == token)
   return Stats(
-    top=top,
-    second=jnp.max(runners_up, axis=0),
-    total=jnp.sum(weight * parts.total, axis=0),
-    deviation=jnp.sum(weight * (parts.deviation + drop * parts.total), axis=0),
-    score=score,
-    token=token,
-    logit=jnp.max(jnp.where(won, parts.logit, LOW), axis=0),
-    tempered=jnp.sum(tempered_weight * parts.tempered, axis=0),
-    above=jnp.sum(tempered_weight * parts.above, axis=0),
+    top=jnp.squeeze(top, axis),
+    second=jnp.max(jnp.where(index == first, parts.second, parts.top), axis),
+    total=jnp.sum(weight * parts.total, axis),
+    deviation=jnp.sum(weight * (parts.deviation + drop * parts.total), axis),
+    score=jnp.squeeze(score, axis),
+    token=jnp.squeeze(token, axis),
+    logit=jnp.max(jnp.where(won, parts.logit, LOW), axis),
+    tempered=jnp.sum(tempered_weight * parts.tempered, axis),
+    above=jnp.sum(tempered_weight * parts.above, axis),
   )
 
 

@@ -20,6 +20,7 @@ def scan_vocab(
   temperature,
   aligned,
   config=None,
+  interpret=False,
 ):
   """Stats of the first `num_rows` rows over the columns of `unembed`.
 
@@ -35,10 +36,12 @@ def scan_vocab(
     temperature: a Python number; 0 draws the largest logit.
     aligned: whether `offset` is known to be a multiple of 256.
     config: an `XlaConfig`.
+    interpret: only Mosaic kernels have an interpreter.
 
   Returns:
     `Stats`.
   """
+  del interpret
   config = config or XlaConfig()
   N, V = hidden.shape[0], unembed.shape[1]
   R, W = min(config.tile_rows, N), config.tile_vocab
@@ -72,7 +75,7 @@ def scan_vocab(
       elif aligned:
         gumbel = noise.gumbel_block(row_words, draw, first, width)
       else:
-        gumbel = noise.gumbel_at(row_words, draw, ids)
+        gumbel = noise.gumbel_at(row_words[:, :1], row_words[:, 1:], draw, ids)
       tile = stats.of_tile(logits, gumbel, ids, row_floor, temperature)
       both = jax.tree.map(lambda *x: jnp.stack(x), so_far, tile)
       return stats.merge(both, temperature)
