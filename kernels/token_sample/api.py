@@ -141,8 +141,8 @@ def _from_scans(
   bias,
   top_p,
   axis_name,
-  config,
-  interpret,
+  config=None,
+  interpret=False,
 ):
   """The five arrays of `TokenSamples`; `scan` is like `xla.scan_vocab`."""
   N, V = hidden.shape[0], unembed.shape[1]

@@ -194,7 +194,8 @@ def test_samples_are_the_same_on_a_mesh(shape):
     jnp.zeros(24),
   )["params"]
   placed = jax.device_put(
-    network().params, tree_shardings(abstract, Rules(embed=None, heads=None), mesh)
+    network().params,
+    tree_shardings(abstract, Rules(embed=None, heads=None), mesh),
   )
   denoiser = Hungry(dataclasses.replace(network(), params=placed), 14.0)
   split = quick_jit(fm.sample, static_argnums=(3, 4, 5, 6, 7))(
