@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jaxtyping import Array, Key
 
 from flexmdm_jax import schedules
@@ -27,15 +28,24 @@ from flexmdm_jax.sampling.sampler import (
   sample,
 )
 from flexmdm_jax.sampling.start import Start
-from flexmdm_jax.training import loop
+from flexmdm_jax.training import loop, partition, weights
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import (
   Autoregressive,
   Diffusion,
   Objective,
 )
-from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flexmdm_jax.training.sharding import Rules, make_mesh, replicated
+from flexmdm_jax.training.optimizer import (
+  OptimizerConfig,
+  ParameterGroup,
+  make_optimizer,
+)
+from flexmdm_jax.training.sharding import (
+  Layout,
+  make_layout,
+  make_mesh,
+  replicated,
+)
 from flexmdm_jax.training.step import TrainStep, make_train_step
 
 # Settings of the training step that are in the config's `train`.
@@ -57,6 +67,8 @@ class Experiment:
     optimizer: how.
     loop: how long, and how often.
     sampler: how evaluations sample.
+    layout: of the mesh on which it is trained.
+    pretrained: folder of weights to start from, or None.
   """
 
   config: dict[str, Any]
@@ -67,6 +79,8 @@ class Experiment:
   optimizer: OptimizerConfig
   loop: loop.LoopConfig
   sampler: SamplerConfig
+  layout: Layout
+  pretrained: str | None
 
   @classmethod
   def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
@@ -97,6 +111,12 @@ class Experiment:
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
       objective = {key: train.pop(key) for key in _OBJECTIVE_KEYS}
+      objective["loss_chunk"] = train.pop("loss_chunk", None)
+      optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
+      optimizer["groups"] = tuple(
+        _build(ParameterGroup, group)
+        for group in optimizer.get("groups", {}).values()
+      )
       if not task.grows:
         objective["targets"] = "sampled"  # a state has one embedding only
       if not 0 <= step["ema_decay"] < 1:
@@ -118,11 +138,11 @@ class Experiment:
           if task.causal
           else Diffusion(interpolant, task.vocab, **objective)
         ),
-        optimizer=_build(
-          OptimizerConfig, config["optimizer"], num_steps=train["num_steps"]
-        ),
+        optimizer=_build(OptimizerConfig, optimizer),
         loop=_build(loop.LoopConfig, train),
         sampler=_build(SamplerConfig, config["sampler"]),
+        layout=make_layout(**config["mesh"]),
+        pretrained=config.get("pretrained"),
       )
     except KeyError as error:
       raise InputError(
@@ -145,18 +165,73 @@ class Experiment:
         " first, with python -m experiments.train."
       ) from error
 
-  def train_step(self) -> TrainStep:
-    """The training step on the mesh that the config asks for."""
+  def train_step(
+    self, devices: Sequence[jax.Device] | None = None
+  ) -> TrainStep:
+    """The training step on the mesh that the config asks for, without a base.
+
+    Args:
+      devices: others than those that are here.
+
+    Raises:
+      InputError: the config's layout does not fit them.
+    """
     train = self.config["train"]
+    layout = self.layout
     return make_train_step(
       self.model,
-      Rules(),
-      make_mesh(**self.config["mesh"]),
+      layout.rules,
+      make_mesh(layout.data, layout.fsdp, layout.tensor, devices),
       optimizer=make_optimizer(self.optimizer),
       objective=self.objective,
       report_every=self.loop.report_every,
       **{key: train[key] for key in _STEP_KEYS},
     )
+
+  def with_weights(self, train_step: TrainStep) -> TrainStep:
+    """The step with the frozen parameters, and first values, of `pretrained`.
+
+    Raises:
+      InputError: the folder cannot be read, or is of another model; parameters
+        are frozen and there is no folder. `init` raises the same.
+    """
+    if self.pretrained is None and not train_step.abstract_base:
+      return train_step
+    abstract = train_step.abstract_params
+
+    # Read when they are needed: a run that goes on has its own.
+    def init(key):
+      trained = partition.trainable(self.model)
+      return train_step.init(
+        key, weights.restore(self.pretrained, abstract, trained)
+      )
+
+    return dataclasses.replace(
+      train_step, base=self._frozen(abstract), init=init
+    )
+
+  def _frozen(self, abstract: partition.Params) -> partition.Params:
+    """The frozen ones of the parameters that `abstract` lists."""
+    trainable = partition.trainable(self.model)
+    flat = functools.partial(traverse_util.flatten_dict, sep="/")
+    frozen = flat(partition.split(self.model, abstract)[1])
+    if not frozen:
+      return {}
+    if self.pretrained is None:
+      raise InputError(
+        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
+        " them, by --config.pretrained=FOLDER."
+      )
+    base = weights.restore(
+      self.pretrained, abstract, lambda path: not trainable(path)
+    )
+    missing = frozen.keys() - flat(base).keys()
+    if missing:
+      raise InputError(
+        f"pretrained={self.pretrained} lacks {len(missing)} of the frozen"
+        f" parameters, as {min(missing)}: convert the checkpoint anew."
+      )
+    return base
 
   def train(
     self,
@@ -167,7 +242,7 @@ class Experiment:
   ) -> dict[str, float]:
     """Trains in `workdir`, resuming if it can; see `training.loop.train`."""
     return loop.train(
-      self.train_step(),
+      self.with_weights(self.train_step()),
       lambda: make_loader(
         self.task.records("train"),
         self.task.encode,
@@ -189,7 +264,7 @@ class Experiment:
     """The denoiser with the newest EMA parameters, and their step.
 
     Every device that is here holds the parameters whole, whatever mesh they
-    were trained on.
+    were trained on; the frozen ones are read from `pretrained`.
 
     Raises:
       InputError: `workdir` holds no readable checkpoint, or one that was
@@ -200,7 +275,11 @@ class Experiment:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
       abstract_params(self.model),
     )
-    step, params, meta = restore_ema(pathlib.Path(workdir), abstract)
+    trained, _ = partition.split(self.model, abstract)
+    step, params, meta = restore_ema(
+      pathlib.Path(workdir),
+      jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained),
+    )
     if meta["interpolant"] != self.interpolant.to_config():
       raise InputError(
         f"checkpoint {step} in {workdir} was trained with the schedules"
@@ -208,6 +287,7 @@ class Experiment:
         f" {self.interpolant.to_config()}: a model samples with its own only."
         " Put the file right."
       )
+    params = partition.join(params, self._frozen(abstract))
     return step, denoiser(self.model, params)
 
   def sample(

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from flexmdm_jax.alignment import Alignment
 from flexmdm_jax.interpolant import JointInterpolant, Noised
-from flexmdm_jax.rates import Prediction
+from flexmdm_jax.rates import Features, Prediction, forbid_mask
 from flexmdm_jax.vocab import Vocab
 
 
@@ -75,17 +75,101 @@ def elbo_terms(
   Returns:
     `ElboTerms` of float32 scalars.
   """
-  token_logits = prediction.token_logits.astype(jnp.float32)
-  log_gaps = prediction.log_gaps.astype(jnp.float32)
+  return ElboTerms(
+    unmask=interpolant.unmasking.hazard(t)
+    * mask_nats(prediction.token_logits, noised, alignment),
+    insert=gap_term(prediction.log_gaps, noised, t, interpolant, alignment),
+  )
+
+
+def gap_term(
+  log_gaps: Float[Array, " G"],
+  noised: Noised,
+  t: Float[Array, ""],
+  interpolant: JointInterpolant,
+  alignment: Alignment | None = None,
+) -> Float[Array, ""]:
+  """The `insert` of `elbo_terms`, which has the same arguments."""
+  truth = noised.gaps if alignment is None else alignment.gaps
+  losses = phi(truth, log_gaps.astype(jnp.float32))
+  losses = jnp.where(noised.open_gaps, losses, 0.0)
+  return interpolant.insertion.hazard(t) * jnp.sum(losses)
+
+
+def mask_nats(
+  token_logits: Float[Array, "L V"],
+  noised: Noised,
+  alignment: Alignment | None = None,
+) -> Float[Array, ""]:
+  """Sum of the cross-entropies of one state's masks, nats."""
+  token_logits = token_logits.astype(jnp.float32)
   if alignment is None:
-    tokens = cross_entropy(token_logits, noised.target)
-    gaps = phi(noised.gaps, log_gaps)
+    losses = cross_entropy(token_logits, noised.target)
   else:
-    tokens = aligned_cross_entropy(token_logits, alignment)
-    gaps = phi(alignment.gaps, log_gaps)
-  unmask = jnp.where(noised.masked, tokens, 0.0)
-  insert = jnp.where(noised.open_gaps, gaps, 0.0)
-  return _at_hazards(unmask, insert, t, interpolant)
+    losses = aligned_cross_entropy(token_logits, alignment)
+  return jnp.sum(jnp.where(noised.masked, losses, 0.0))
+
+
+def mask_nats_in_chunks(
+  features: Features,
+  noised: Noised,
+  vocab: Vocab,
+  chunk: int,
+  alignment: Alignment | None = None,
+) -> Float[Array, " B"]:
+  """`mask_nats` of a batch, without all the logits at once.
+
+  They are made for `chunk` positions of each row at a time, and again in the
+  backward pass. Each row's masks come first, and chunks without any are left
+  out: the time is that of the row with the most masks. Matrices that are not
+  differentiated get no gradient.
+
+  Args:
+    features: of the batch; the mask itself is forbidden here.
+    noised: the states.
+    vocab: supplies the mask id.
+    chunk: positions of a row, >= 1.
+    alignment: of the states; see `elbo_terms`.
+
+  Returns:
+    Nats a row; with every gradient, those of the dense logits up to rounding.
+  """
+  B, L = noised.masked.shape
+  num_chunks = -(-L // chunk)
+  order = jnp.argsort(~noised.masked, axis=-1, stable=True)
+
+  def cut(x):
+    """The rows [B, L, ...] as chunks of positions [C, B, chunk, ...]."""
+    x = jax.vmap(lambda row, order: row[order])(x, order)
+    beyond = num_chunks * chunk - L
+    x = jnp.pad(x, ((0, 0), (0, beyond), *((0, 0),) * (x.ndim - 2)))
+    return jnp.moveaxis(x.reshape(B, num_chunks, chunk, *x.shape[2:]), 1, 0)
+
+  def nats(hidden, masked, truth):
+    hidden, inner = hidden
+    adapter = features.adapter and (inner, features.adapter[1])
+    logits = features._replace(hidden=hidden, adapter=adapter).token_logits()
+    logits = forbid_mask(logits, vocab)
+    if alignment is None:
+      losses = cross_entropy(logits, truth)
+    else:
+      targets = alignment._replace(posterior=truth)
+      losses = jax.vmap(aligned_cross_entropy)(logits, targets)
+    return jnp.sum(jnp.where(masked, losses, 0.0), axis=-1)
+
+  def add_chunk(total, chunk):
+    # The arrays of the branch that is left out are never made.
+    some = jnp.any(chunk[1])
+    return total + jax.lax.cond(
+      some, nats, lambda *_: jnp.zeros(B), *chunk
+    ), None
+
+  hidden = (features.hidden, features.adapter and features.adapter[0])
+  truth = noised.target if alignment is None else alignment.posterior
+  chunks = jax.tree.map(cut, (hidden, noised.masked, truth))
+  add_chunk = jax.checkpoint(add_chunk, prevent_cse=False)
+  total, _ = jax.lax.scan(add_chunk, jnp.zeros(B), chunks)
+  return total
 
 
 def tight_terms(
@@ -136,16 +220,6 @@ def tight_terms(
 
   expected, predicted = over_runs(alignment.gaps), over_runs(jnp.exp(log_gaps))
   insert = phi(expected, jnp.log(predicted))
-  return _at_hazards(unmask, insert, t, interpolant)
-
-
-def _at_hazards(
-  unmask: Float[Array, " L"],
-  insert: Float[Array, " G"],
-  t: Float[Array, ""],
-  interpolant: JointInterpolant,
-) -> ElboTerms:
-  """Sums of the masks' and the gaps' losses, at their rates at time `t`."""
   return ElboTerms(
     unmask=interpolant.unmasking.hazard(t) * jnp.sum(unmask),
     insert=interpolant.insertion.hazard(t) * jnp.sum(insert),
@@ -153,7 +227,7 @@ def _at_hazards(
 
 
 def gap_law_term(
-  prediction: Prediction,
+  gap_logits: Float[Array, "G C"],
   noised: Noised,
   t: Float[Array, ""],
   interpolant: JointInterpolant,
@@ -165,7 +239,7 @@ def gap_law_term(
   targets are always the drawn counts: an alignment has only their means.
 
   Args:
-    prediction: with `gap_logits` over the counts 0..C-1.
+    gap_logits: a `Prediction`'s, over the counts 0..C-1.
     noised: the state and its truth; counts above C-1 are scored as C-1.
     t: the time, in [0, 1).
     interpolant: the schedules that made `noised`.
@@ -173,7 +247,7 @@ def gap_law_term(
   Returns:
     A float32 scalar, nats a sequence times the insertion hazard.
   """
-  logits = prediction.gap_logits.astype(jnp.float32)
+  logits = gap_logits.astype(jnp.float32)
   count = jnp.minimum(noised.gaps, logits.shape[-1] - 1)
   losses = jnp.where(noised.open_gaps, cross_entropy(logits, count), 0.0)
   return interpolant.insertion.hazard(t) * jnp.sum(losses)
