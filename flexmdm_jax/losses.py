@@ -12,7 +12,8 @@ to be made tight: see `tight_terms`.
 Source: arXiv 2509.01025, "training objective"; `tight_terms` is ours.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -145,31 +146,119 @@ def mask_nats_in_chunks(
     x = jnp.pad(x, ((0, 0), (0, beyond), *((0, 0),) * (x.ndim - 2)))
     return jnp.moveaxis(x.reshape(B, num_chunks, chunk, *x.shape[2:]), 1, 0)
 
-  def nats(hidden, masked, truth):
-    hidden, inner = hidden
-    adapter = features.adapter and (inner, features.adapter[1])
-    logits = features._replace(hidden=hidden, adapter=adapter).token_logits()
+  def nats(weights, hidden, masked, truth):
+    """Of one chunk [B, chunk, ...]."""
+    (unembed, bias, matrix), (hidden, inner) = weights, hidden
+    adapter = None if matrix is None else (inner, matrix)
+    logits = features._replace(
+      hidden=hidden, unembed=unembed, bias=bias, adapter=adapter
+    ).token_logits()
     logits = forbid_mask(logits, vocab)
     if alignment is None:
       losses = cross_entropy(logits, truth)
     else:
-      targets = alignment._replace(posterior=truth)
-      losses = jax.vmap(aligned_cross_entropy)(logits, targets)
+      losses = jax.vmap(aligned_cross_entropy)(logits, truth)
     return jnp.sum(jnp.where(masked, losses, 0.0), axis=-1)
 
-  def add_chunk(total, chunk):
-    # The arrays of the branch that is left out are never made.
-    some = jnp.any(chunk[1])
-    return total + jax.lax.cond(
-      some, nats, lambda *_: jnp.zeros(B), *chunk
-    ), None
+  inner, matrix = features.adapter or (None, None)
+  if alignment is None:
+    truth = cut(noised.target)
+  else:
+    truth = jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (num_chunks, *x.shape)), alignment
+    )._replace(posterior=cut(alignment.posterior))
+  return _sum_chunks(
+    nats,
+    (features.unembed, features.bias, matrix),
+    jax.tree.map(cut, (features.hidden, inner)),
+    cut(noised.masked),
+    truth,
+  )
 
-  hidden = (features.hidden, features.adapter and features.adapter[0])
-  truth = noised.target if alignment is None else alignment.posterior
-  chunks = jax.tree.map(cut, (hidden, noised.masked, truth))
-  add_chunk = jax.checkpoint(add_chunk, prevent_cse=False)
-  total, _ = jax.lax.scan(add_chunk, jnp.zeros(B), chunks)
-  return total
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_chunks(nats, weights, hidden, masked, truth):
+  """Sum of `nats(weights, *chunk) -> f32[B]` over the chunks with masks.
+
+  Left to itself, JAX passes the weights through the conditional of every chunk
+  as residuals: copies of the largest matrix that there is. This also sums their
+  gradients in float32.
+  """
+
+  def add(total, chunk):
+    some = jnp.any(chunk[1])
+    zeros = jnp.zeros_like(total)
+    more = jax.lax.cond(
+      some, functools.partial(nats, weights), lambda *_: zeros, *chunk
+    )
+    return total + more, None
+
+  zeros = jnp.zeros(masked.shape[1])
+  return jax.lax.scan(add, zeros, (hidden, masked, truth))[0]
+
+
+def _sum_chunks_forward(nats, *inputs):
+  def is_leaf(x):
+    return hasattr(x, "perturbed")
+
+  values = jax.tree.map(lambda x: x.value, inputs, is_leaf=is_leaf)
+  perturbed = jax.tree.map(lambda x: x.perturbed, inputs[:2], is_leaf=is_leaf)
+  return _sum_chunks(nats, *values), (_Static(perturbed), values)
+
+
+def _sum_chunks_backward(nats, residuals, cotangent):
+  perturbed, (weights, hidden, masked, truth) = residuals
+
+  def only(tree, which):
+    """The leaves that have gradients; None in the others' places."""
+    return jax.tree.map(lambda x, p: x if p else None, tree, which)
+
+  def fill(some, tree):
+    return jax.tree.map(
+      lambda x, s: x if s is None else s,
+      tree,
+      some,
+      is_leaf=lambda x: x is None,
+    )
+
+  weights_wanted, hidden_wanted = perturbed.value
+
+  def add(total, chunk):
+    hidden, masked, truth = chunk
+
+    def active(total):
+      _, pull = jax.vjp(
+        lambda w, h: nats(fill(w, weights), fill(h, hidden), masked, truth),
+        only(weights, weights_wanted),
+        only(hidden, hidden_wanted),
+      )
+      of_weights, of_hidden = pull(cotangent)
+      return jax.tree.map(
+        lambda sum, x: sum + x.astype(jnp.float32), total, of_weights
+      ), of_hidden
+
+    def idle(total):
+      return total, jax.tree.map(jnp.zeros_like, only(hidden, hidden_wanted))
+
+    return jax.lax.cond(jnp.any(masked), active, idle, total)
+
+  wanted = only(weights, weights_wanted)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), wanted)
+  total, of_hidden = jax.lax.scan(add, zeros, (hidden, masked, truth))
+  of_weights = jax.tree.map(lambda sum, x: sum.astype(x.dtype), total, wanted)
+  return of_weights, of_hidden, None, None
+
+
+@jax.tree_util.register_static
+class _Static(NamedTuple):
+  """What is known when a program is made; a pytree without leaves."""
+
+  value: Any
+
+
+_sum_chunks.defvjp(
+  _sum_chunks_forward, _sum_chunks_backward, symbolic_zeros=True
+)
 
 
 def tight_terms(

@@ -190,7 +190,7 @@ def test_a_run_writes_what_is_trained_and_restores_the_whole(
 
 def test_folder_and_model_must_agree(experiment, folder, tmp_path):
   step = experiment.train_step()
-  with pytest.raises(InputError, match="freezes .* as blocks/.*pretrained"):
+  with pytest.raises(InputError, match=r"freezes .* as blocks/.*pretrained"):
     experiment.with_weights(step)
 
   def with_folder(path):
@@ -208,5 +208,5 @@ def test_folder_and_model_must_agree(experiment, folder, tmp_path):
     with_folder(tmp_path).with_weights(step)
   shape = step.abstract_params["embed"]["embedding"].shape
   weights.save(tmp_path, {"embed": {"embedding": jnp.ones(shape)}})
-  with pytest.raises(InputError, match="lacks .* of the frozen"):
+  with pytest.raises(InputError, match=r"lacks .* of the frozen"):
     with_folder(tmp_path).with_weights(step)
