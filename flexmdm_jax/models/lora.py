@@ -30,7 +30,7 @@ class LoRA:
   """
 
   rank: int = 128
-  alpha: float = 128.0
+  alpha: float | int = 128.0
   dropout: float = 0.1
   targets: tuple[str, ...] = ("q", "k", "v", "head")
 

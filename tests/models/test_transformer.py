@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax.sharding import AxisType
 
 import flexmdm_jax as fm
 from flexmdm_jax.models.lora import LoRA
@@ -251,6 +252,23 @@ def test_bfloat16_gives_float32():
   np.testing.assert_allclose(
     prediction.token_logits, exact.token_logits, atol=8 * 2.0**-8 * scale
   )
+
+
+def test_a_mesh_changes_no_output():
+  model = make(attention="xla", **RETROFIT)
+  params = noisy_params(model)
+  args = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), inputs())
+  expected = apply(model, params, *args)
+  mesh = jax.make_mesh(
+    (2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3
+  )
+  with jax.set_mesh(mesh):
+    actual = apply(model, params, *args)
+  assert len(actual.token_logits.sharding.device_set) == 8
+  np.testing.assert_allclose(
+    actual.token_logits, expected.token_logits, atol=1e-5
+  )
+  np.testing.assert_allclose(actual.log_gaps, expected.log_gaps, atol=1e-5)
 
 
 # --- The retrofit. ---
