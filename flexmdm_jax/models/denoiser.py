@@ -27,25 +27,23 @@ class ModelDenoiser:
     """The same prediction before the vocabulary head's product."""
     return self._apply(tokens, length, t, features=True)
 
-  def _apply(self, *args, **kwargs):
+  def _apply(self, *args, **options):
+    options |= dict(self.apply_options)
     return self.model.apply(
-      {"params": self.params},
-      *args,
-      rngs=self.rngs,
-      **kwargs,
-      **dict(self.apply_options),
+      {"params": self.params}, *args, rngs=self.rngs, **options
     )
 
 
 def denoiser(
-  model: nn.Module, params: Any, rngs: Any = None, **apply_options
+  model: nn.Module, params: Any, *, rngs: Any = None, **apply_options
 ) -> ModelDenoiser:
   """The denoiser `(tokens i32[B, L], length i32[B], t f32[B]) -> Prediction`.
 
   Args:
     model: a Flax module of this package, such as `DiT`.
     params: its parameters (the EMA's for evaluation).
-    rngs: PRNG keys by name, as `{"dropout": key}` in training.
+    rngs: keys by name, as Flax takes them: `{"dropout": key}` in training,
+      where a model has dropout; without, it has none.
     **apply_options: hashable keyword arguments of the module's `__call__`.
   """
   options = tuple(sorted(apply_options.items()))
