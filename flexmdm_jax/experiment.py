@@ -20,6 +20,8 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.models.lora import LoRA
+from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.sampling.autoregressive import sample_autoregressive
 from flexmdm_jax.sampling.sampler import (
   SamplerConfig,
@@ -47,6 +49,7 @@ from flexmdm_jax.training.sharding import (
   replicated,
 )
 from flexmdm_jax.training.step import TrainStep, make_train_step
+from flexmdm_jax.vocab import Vocab
 
 # Settings of the training step that are in the config's `train`.
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
@@ -74,7 +77,7 @@ class Experiment:
   config: dict[str, Any]
   task: Task
   interpolant: JointInterpolant
-  model: DiT
+  model: DiT | Transformer
   objective: Objective
   optimizer: OptimizerConfig
   loop: loop.LoopConfig
@@ -83,7 +86,9 @@ class Experiment:
   pretrained: str | None
 
   @classmethod
-  def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
+  def from_config(
+    cls, config: Mapping[str, Any], task: Task | None = None
+  ) -> "Experiment":
     """Builds an experiment; touches no device.
 
     Of a text task it reads the tokenizer's files, whose vocabulary is the
@@ -91,13 +96,14 @@ class Experiment:
 
     Args:
       config: nested settings, as `experiments/configs/base.py` has them.
+      task: instead of that of the config's data.
 
     Raises:
       InputError: a setting is missing, unknown or out of range.
     """
     config = json.loads(json.dumps(config))
     try:
-      task = make_task(config["method"], config["data"])
+      task = task or make_task(config["method"], config["data"])
       interpolant = (
         JointInterpolant(
           _schedule(config["insertion"]), _schedule(config["unmasking"])
@@ -105,9 +111,6 @@ class Experiment:
         if task.grows
         else MDM(_schedule(config["mdm_unmasking"]))
       )
-      model = dict(config["model"], causal=task.causal)
-      if not task.grows:
-        model["gap_head"] = None
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
       objective = {key: train.pop(key) for key in _OBJECTIVE_KEYS}
@@ -127,12 +130,7 @@ class Experiment:
         config=config,
         task=task,
         interpolant=interpolant,
-        model=_build(
-          DiT,
-          model | {"dtype": _dtype(model["dtype"])},
-          vocab=task.vocab,
-          max_length=task.max_length,
-        ),
+        model=_model(config["model"], task),
         objective=(
           Autoregressive(task.vocab)
           if task.causal
@@ -330,18 +328,62 @@ class Experiment:
     return in_batches(draw, key, start, batch_size)
 
 
-def num_parameters(model: DiT) -> int:
+def num_parameters(model: DiT | Transformer) -> int:
   """Number of parameters of a model; none is allocated."""
   return sum(x.size for x in jax.tree.leaves(abstract_params(model)))
 
 
-def abstract_params(model: DiT) -> Any:
+def abstract_params(model: DiT | Transformer) -> Any:
   """Shapes and types of a model's parameters."""
   tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
   length = jax.ShapeDtypeStruct((1,), jnp.int32)
   t = jax.ShapeDtypeStruct((1,), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
   return nn.unbox(variables["params"])
+
+
+def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
+  """The network of a config's `model`: a DiT, or by `kind` a Transformer."""
+  settings = dict(settings)
+  kind = settings.pop("kind", "dit")
+  if not task.grows:
+    settings["gap_head"] = None
+  for name in ("dtype", "param_dtype"):
+    if name in settings:
+      settings[name] = _dtype(settings[name])
+  if kind == "dit":
+    return _build(
+      DiT,
+      settings,
+      vocab=task.vocab,
+      max_length=task.max_length,
+      causal=task.causal,
+    )
+  if kind != "transformer":
+    raise InputError(
+      f"model.kind={kind!r} is unknown: choose one of dit, transformer."
+    )
+  if task.causal:
+    raise InputError(
+      "model.kind='transformer' is bidirectional: it has no method"
+      " 'autoregressive'."
+    )
+  vocab = Vocab(**settings.pop("vocab"))
+  if vocab != task.vocab:
+    raise InputError(
+      f"the model has {vocab}, the data {task.vocab}: give"
+      " --config.data.tokenizer_folder the model's own tokenizer."
+    )
+  lora = settings.pop("lora", None)
+  if lora and lora["rank"]:
+    lora = _build(LoRA, dict(lora, targets=tuple(lora["targets"])))
+  return _build(
+    Transformer,
+    settings,
+    vocab=vocab,
+    max_length=task.max_length,
+    lora=lora if isinstance(lora, LoRA) else None,
+  )
 
 
 def _schedule(config: Mapping[str, Any]) -> schedules.Schedule:

@@ -33,8 +33,8 @@ class Device:
 
 # TPUs: Google Cloud's pages "TPU v5e", "TPU v5p", "TPU v6e", "TPU7x" (FLOP/s,
 # memory, chips of a pod) and "How to Scale Your Model", chapter 2 (one-way
-# bytes of a link: 45, 90, 90 GB/s, times 4, 6, 4 links; 6.25 GB/s a chip between
-# pods). TPU7x: 1.2 TB/s in both directions.
+# bytes of a link: 45, 90, 90 GB/s, times 4, 6, 4 links; 6.25 GB/s a chip
+# between pods). TPU7x: 1.2 TB/s in both directions.
 # GPUs: NVIDIA's data sheets of H100 SXM and H200 SXM (dense FLOP/s; NVLink is
 # 900 GB/s in both directions), and one 400 Gb/s adapter a GPU, as in a DGX.
 DEVICES = {

@@ -98,9 +98,7 @@ def collectives(text: str, num_devices: int) -> list[Collective]:
     ]
     costs = [cost(name) for name in called]
     if operation == "conditional":
-      return max(
-        costs, key=lambda c: sum(b for _, b in c.values()), default={}
-      )
+      return max(costs, key=lambda c: sum(b for _, b in c.values()), default={})
     times = _trip_count(line, bodies) if operation == "while" else 1
     total = defaultdict(lambda: (0, 0.0))
     for one in costs:
