@@ -20,7 +20,7 @@ LAYERS = [
   {"data"},
   {"training"},
   {"experiment"},
-  {"evaluation"},
+  {"evaluation", "dryrun"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

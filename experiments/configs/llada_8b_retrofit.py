@@ -8,8 +8,8 @@ FOLDER is what experiments.convert_llada made of a checkpoint. Updates of rank
 128 of queries, keys, values and the vocabulary head, a modulation by the time
 for each 8 blocks, and a gap head: 402,657,281 of 8.4B parameters are trained,
 on 13.1B tokens. --config.model.lora.rank=0 trains the model whole.
-Hardware: 16 H100 (the paper: 3 days), or 16 chips of TPU v5p or v6e; see
-experiments.dryrun. Memory is saved by --config.model.remat=full.
+Hardware: 16 H100 (the paper: 3 days) or 16 chips of TPU v5p, 38 GB each; 10 GB
+with --config.model.remat=full, as on TPU v6e. See experiments.dryrun.
 """
 
 from experiments.configs import base
@@ -38,7 +38,7 @@ def get_config():
     ),
     dtype="bfloat16",
     param_dtype="bfloat16",
-    remat="full",
+    remat="dots",
     attention=base.placeholder(str),
   )
   config.optimizer.update(learning_rate=1e-4, warmup_steps=1000)

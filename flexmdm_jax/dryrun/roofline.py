@@ -8,8 +8,9 @@ Operations of the model, of N tokens (rows times positions):
   width of all heads, L the length), twice that backward;
 - the vocabulary head at masked positions only.
 
-Recomputing activations (`remat="full"`) repeats the forward pass of the blocks;
-the hardware does that, the model's operations (hence MFU) do not count it.
+The loss repeats the forward pass of the vocabulary head, and recomputing
+activations that of attention (`remat="dots"`) and of the blocks ("full"): the
+hardware does that, the model's operations (hence MFU) do not count it.
 
 The step takes at least the longest of three times: operations at the share
 `MATMUL_SHARE` of the peak, bytes to and from memory, bytes over links; and at
@@ -87,24 +88,31 @@ def work_of(
   trainable = sum(
     math.prod(x.shape) for path, x in flat.items() if changes(path)
   )
-  forward = backward = widths = 0.0
+  blocks = head = backward = widths = 0.0
   for path, x in flat.items():
     matrix = path[-1] in ("kernel", "lora_a", "lora_b")
     if not matrix or any(name in _PER_ROW for name in path):
       continue
     size = math.prod(x.shape)
-    share = masked if path[0] in _HEADS else 1.0
-    forward += share * 2 * size * N
-    backward += share * 2 * size * N * (2 if changes(path) else 1)
-    layers = x.shape[0] if path[0] == "blocks" else 1
-    per_layer = size // layers
+    forward = 2.0 * size * N
+    if path[0] in _HEADS:
+      forward *= masked
+      head += forward
+    else:
+      blocks += forward
+    backward += forward * (2 if changes(path) else 1)
     # A matrix of D_in x D_out reads D_in and writes D_out a token; the model's
     # width is one of the two.
     if path[0] == "blocks":
-      widths += layers * (model.hidden_size + per_layer // model.hidden_size)
+      layers, width = x.shape[0], model.hidden_size
+      widths += layers * width + size // width
   attention = 4.0 * model.hidden_size * model.max_length * N * model.num_layers
-  model_flops = forward + backward + 3 * attention
-  again = remat_forward(model, forward, attention)
+  model_flops = blocks + head + backward + 3 * attention
+  # The loss in chunks repeats the head. "dots" keeps the products of matrices,
+  # not attention; the models have it as a word or as a truth value.
+  again = head
+  if model.remat not in (False, "none"):
+    again += attention + (0.0 if model.remat == "dots" else blocks)
   return Work(
     parameters=parameters,
     trainable=trainable,
@@ -117,15 +125,6 @@ def work_of(
     state_bytes=4.0 * trainable * (2 * 4 + 2),
     gradient_bytes=4.0 * trainable,
   )
-
-
-def remat_forward(model: Any, forward: float, attention: float) -> float:
-  """Operations that the backward pass repeats."""
-  remat = model.remat
-  if remat in (False, "none"):
-    return 0.0
-  # "dots" keeps the products of matrices, not attention.
-  return attention if remat == "dots" else forward + attention
 
 
 @dataclasses.dataclass(frozen=True)
