@@ -24,6 +24,7 @@ CORE = [
   "tensorboardX>=2.6",
   "tensorflow-datasets>=4.9.10",  # 4.9.10 reads array_record sans TensorFlow
   "array_record>=0.8",
+  "safetensors>=0.5",
   "tqdm>=4.66",
 ]
 PLOTS = ["matplotlib>=3.9"]
@@ -59,11 +60,11 @@ setup(
       "build>=1.2",
       "chex>=0.1.90",
       "hypothesis>=6.100",
+      "jax[tpu]",  # its compiler proves that TPU kernels build
       "pytest>=8",
       "pytest-cov>=5",
       "pytest-xdist>=3.6",
       "ruff>=0.8",
-      "safetensors>=0.5",
       "scipy>=1.14",
       "setuptools>=77",
       "tokenizers>=0.20",

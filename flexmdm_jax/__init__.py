@@ -13,6 +13,8 @@ from flexmdm_jax.likelihood import log_likelihood_bound
 from flexmdm_jax.losses import ElboTerms, elbo_terms
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.models.lora import LoRA
+from flexmdm_jax.models.transformer import Transformer, merge_lora
 from flexmdm_jax.rates import Denoiser, Prediction, Rates, rates
 from flexmdm_jax.sampling.sampler import SamplerConfig, Samples, Trace, sample
 from flexmdm_jax.sampling.start import (

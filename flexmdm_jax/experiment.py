@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jaxtyping import Array, Key
 
 from flexmdm_jax import schedules
@@ -19,6 +20,8 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.models.lora import LoRA
+from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.sampling.autoregressive import sample_autoregressive
 from flexmdm_jax.sampling.sampler import (
   SamplerConfig,
@@ -27,16 +30,26 @@ from flexmdm_jax.sampling.sampler import (
   sample,
 )
 from flexmdm_jax.sampling.start import Start
-from flexmdm_jax.training import loop
+from flexmdm_jax.training import loop, partition, weights
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import (
   Autoregressive,
   Diffusion,
   Objective,
 )
-from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flexmdm_jax.training.sharding import Rules, make_mesh, replicated
+from flexmdm_jax.training.optimizer import (
+  OptimizerConfig,
+  ParameterGroup,
+  make_optimizer,
+)
+from flexmdm_jax.training.sharding import (
+  Layout,
+  make_layout,
+  make_mesh,
+  replicated,
+)
 from flexmdm_jax.training.step import TrainStep, make_train_step
+from flexmdm_jax.vocab import Vocab
 
 # Settings of the training step that are in the config's `train`.
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
@@ -57,19 +70,25 @@ class Experiment:
     optimizer: how.
     loop: how long, and how often.
     sampler: how evaluations sample.
+    layout: of the mesh on which it is trained.
+    pretrained: folder of weights to start from, or None.
   """
 
   config: dict[str, Any]
   task: Task
   interpolant: JointInterpolant
-  model: DiT
+  model: DiT | Transformer
   objective: Objective
   optimizer: OptimizerConfig
   loop: loop.LoopConfig
   sampler: SamplerConfig
+  layout: Layout
+  pretrained: str | None
 
   @classmethod
-  def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
+  def from_config(
+    cls, config: Mapping[str, Any], task: Task | None = None
+  ) -> "Experiment":
     """Builds an experiment; touches no device.
 
     Of a text task it reads the tokenizer's files, whose vocabulary is the
@@ -77,13 +96,14 @@ class Experiment:
 
     Args:
       config: nested settings, as `experiments/configs/base.py` has them.
+      task: instead of that of the config's data.
 
     Raises:
       InputError: a setting is missing, unknown or out of range.
     """
     config = json.loads(json.dumps(config))
     try:
-      task = make_task(config["method"], config["data"])
+      task = task or make_task(config["method"], config["data"])
       interpolant = (
         JointInterpolant(
           _schedule(config["insertion"]), _schedule(config["unmasking"])
@@ -91,12 +111,15 @@ class Experiment:
         if task.grows
         else MDM(_schedule(config["mdm_unmasking"]))
       )
-      model = dict(config["model"], causal=task.causal)
-      if not task.grows:
-        model["gap_head"] = None
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
       objective = {key: train.pop(key) for key in _OBJECTIVE_KEYS}
+      objective["loss_chunk"] = train.pop("loss_chunk", None)
+      optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
+      optimizer["groups"] = tuple(
+        _build(ParameterGroup, group)
+        for group in optimizer.get("groups", {}).values()
+      )
       if not task.grows:
         objective["targets"] = "sampled"  # a state has one embedding only
       if not 0 <= step["ema_decay"] < 1:
@@ -107,22 +130,17 @@ class Experiment:
         config=config,
         task=task,
         interpolant=interpolant,
-        model=_build(
-          DiT,
-          model | {"dtype": _dtype(model["dtype"])},
-          vocab=task.vocab,
-          max_length=task.max_length,
-        ),
+        model=_model(config["model"], task),
         objective=(
           Autoregressive(task.vocab)
           if task.causal
           else Diffusion(interpolant, task.vocab, **objective)
         ),
-        optimizer=_build(
-          OptimizerConfig, config["optimizer"], num_steps=train["num_steps"]
-        ),
+        optimizer=_build(OptimizerConfig, optimizer),
         loop=_build(loop.LoopConfig, train),
         sampler=_build(SamplerConfig, config["sampler"]),
+        layout=make_layout(**config["mesh"]),
+        pretrained=config.get("pretrained"),
       )
     except KeyError as error:
       raise InputError(
@@ -145,18 +163,73 @@ class Experiment:
         " first, with python -m experiments.train."
       ) from error
 
-  def train_step(self) -> TrainStep:
-    """The training step on the mesh that the config asks for."""
+  def train_step(
+    self, devices: Sequence[jax.Device] | None = None
+  ) -> TrainStep:
+    """The training step on the mesh that the config asks for, without a base.
+
+    Args:
+      devices: others than those that are here.
+
+    Raises:
+      InputError: the config's layout does not fit them.
+    """
     train = self.config["train"]
+    layout = self.layout
     return make_train_step(
       self.model,
-      Rules(),
-      make_mesh(**self.config["mesh"]),
+      layout.rules,
+      make_mesh(layout.data, layout.fsdp, layout.tensor, devices),
       optimizer=make_optimizer(self.optimizer),
       objective=self.objective,
       report_every=self.loop.report_every,
       **{key: train[key] for key in _STEP_KEYS},
     )
+
+  def with_weights(self, train_step: TrainStep) -> TrainStep:
+    """The step with the frozen parameters, and first values, of `pretrained`.
+
+    Raises:
+      InputError: the folder cannot be read, or is of another model; parameters
+        are frozen and there is no folder. `init` raises the same.
+    """
+    if self.pretrained is None and not train_step.abstract_base:
+      return train_step
+    abstract = train_step.abstract_params
+
+    # Read when they are needed: a run that goes on has its own.
+    def init(key):
+      trained = partition.trainable(self.model)
+      return train_step.init(
+        key, weights.restore(self.pretrained, abstract, trained)
+      )
+
+    return dataclasses.replace(
+      train_step, base=self._frozen(abstract), init=init
+    )
+
+  def _frozen(self, abstract: partition.Params) -> partition.Params:
+    """The frozen ones of the parameters that `abstract` lists."""
+    trainable = partition.trainable(self.model)
+    flat = functools.partial(traverse_util.flatten_dict, sep="/")
+    frozen = flat(partition.split(self.model, abstract)[1])
+    if not frozen:
+      return {}
+    if self.pretrained is None:
+      raise InputError(
+        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
+        " them, by --config.pretrained=FOLDER."
+      )
+    base = weights.restore(
+      self.pretrained, abstract, lambda path: not trainable(path)
+    )
+    missing = frozen.keys() - flat(base).keys()
+    if missing:
+      raise InputError(
+        f"pretrained={self.pretrained} lacks {len(missing)} of the frozen"
+        f" parameters, as {min(missing)}: convert the checkpoint anew."
+      )
+    return base
 
   def train(
     self,
@@ -167,7 +240,7 @@ class Experiment:
   ) -> dict[str, float]:
     """Trains in `workdir`, resuming if it can; see `training.loop.train`."""
     return loop.train(
-      self.train_step(),
+      self.with_weights(self.train_step()),
       lambda: make_loader(
         self.task.records("train"),
         self.task.encode,
@@ -189,7 +262,7 @@ class Experiment:
     """The denoiser with the newest EMA parameters, and their step.
 
     Every device that is here holds the parameters whole, whatever mesh they
-    were trained on.
+    were trained on; the frozen ones are read from `pretrained`.
 
     Raises:
       InputError: `workdir` holds no readable checkpoint, or one that was
@@ -200,7 +273,11 @@ class Experiment:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
       abstract_params(self.model),
     )
-    step, params, meta = restore_ema(pathlib.Path(workdir), abstract)
+    trained, _ = partition.split(self.model, abstract)
+    step, params, meta = restore_ema(
+      pathlib.Path(workdir),
+      jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained),
+    )
     if meta["interpolant"] != self.interpolant.to_config():
       raise InputError(
         f"checkpoint {step} in {workdir} was trained with the schedules"
@@ -208,6 +285,7 @@ class Experiment:
         f" {self.interpolant.to_config()}: a model samples with its own only."
         " Put the file right."
       )
+    params = partition.join(params, self._frozen(abstract))
     return step, denoiser(self.model, params)
 
   def sample(
@@ -250,18 +328,62 @@ class Experiment:
     return in_batches(draw, key, start, batch_size)
 
 
-def num_parameters(model: DiT) -> int:
+def num_parameters(model: DiT | Transformer) -> int:
   """Number of parameters of a model; none is allocated."""
   return sum(x.size for x in jax.tree.leaves(abstract_params(model)))
 
 
-def abstract_params(model: DiT) -> Any:
+def abstract_params(model: DiT | Transformer) -> Any:
   """Shapes and types of a model's parameters."""
   tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
   length = jax.ShapeDtypeStruct((1,), jnp.int32)
   t = jax.ShapeDtypeStruct((1,), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
   return nn.unbox(variables["params"])
+
+
+def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
+  """The network of a config's `model`: a DiT, or by `kind` a Transformer."""
+  settings = dict(settings)
+  kind = settings.pop("kind", "dit")
+  if not task.grows:
+    settings["gap_head"] = None
+  for name in ("dtype", "param_dtype"):
+    if name in settings:
+      settings[name] = _dtype(settings[name])
+  if kind == "dit":
+    return _build(
+      DiT,
+      settings,
+      vocab=task.vocab,
+      max_length=task.max_length,
+      causal=task.causal,
+    )
+  if kind != "transformer":
+    raise InputError(
+      f"model.kind={kind!r} is unknown: choose one of dit, transformer."
+    )
+  if task.causal:
+    raise InputError(
+      "model.kind='transformer' is bidirectional: it has no method"
+      " 'autoregressive'."
+    )
+  vocab = Vocab(**settings.pop("vocab"))
+  if vocab != task.vocab:
+    raise InputError(
+      f"the model has {vocab}, the data {task.vocab}: give"
+      " --config.data.tokenizer_folder the model's own tokenizer."
+    )
+  lora = settings.pop("lora", None)
+  if lora and lora["rank"]:
+    lora = _build(LoRA, dict(lora, targets=tuple(lora["targets"])))
+  return _build(
+    Transformer,
+    settings,
+    vocab=vocab,
+    max_length=task.max_length,
+    lora=lora if isinstance(lora, LoRA) else None,
+  )
 
 
 def _schedule(config: Mapping[str, Any]) -> schedules.Schedule:

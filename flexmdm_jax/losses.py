@@ -12,7 +12,8 @@ to be made tight: see `tight_terms`.
 Source: arXiv 2509.01025, "training objective"; `tight_terms` is ours.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from flexmdm_jax.alignment import Alignment
 from flexmdm_jax.interpolant import JointInterpolant, Noised
-from flexmdm_jax.rates import Prediction
+from flexmdm_jax.rates import Features, Prediction, forbid_mask
 from flexmdm_jax.vocab import Vocab
 
 
@@ -75,17 +76,189 @@ def elbo_terms(
   Returns:
     `ElboTerms` of float32 scalars.
   """
-  token_logits = prediction.token_logits.astype(jnp.float32)
-  log_gaps = prediction.log_gaps.astype(jnp.float32)
+  return ElboTerms(
+    unmask=interpolant.unmasking.hazard(t)
+    * mask_nats(prediction.token_logits, noised, alignment),
+    insert=gap_term(prediction.log_gaps, noised, t, interpolant, alignment),
+  )
+
+
+def gap_term(
+  log_gaps: Float[Array, " G"],
+  noised: Noised,
+  t: Float[Array, ""],
+  interpolant: JointInterpolant,
+  alignment: Alignment | None = None,
+) -> Float[Array, ""]:
+  """The `insert` of `elbo_terms`, which has the same arguments."""
+  truth = noised.gaps if alignment is None else alignment.gaps
+  losses = phi(truth, log_gaps.astype(jnp.float32))
+  losses = jnp.where(noised.open_gaps, losses, 0.0)
+  return interpolant.insertion.hazard(t) * jnp.sum(losses)
+
+
+def mask_nats(
+  token_logits: Float[Array, "L V"],
+  noised: Noised,
+  alignment: Alignment | None = None,
+) -> Float[Array, ""]:
+  """Sum of the cross-entropies of one state's masks, nats."""
+  token_logits = token_logits.astype(jnp.float32)
   if alignment is None:
-    tokens = cross_entropy(token_logits, noised.target)
-    gaps = phi(noised.gaps, log_gaps)
+    losses = cross_entropy(token_logits, noised.target)
   else:
-    tokens = aligned_cross_entropy(token_logits, alignment)
-    gaps = phi(alignment.gaps, log_gaps)
-  unmask = jnp.where(noised.masked, tokens, 0.0)
-  insert = jnp.where(noised.open_gaps, gaps, 0.0)
-  return _at_hazards(unmask, insert, t, interpolant)
+    losses = aligned_cross_entropy(token_logits, alignment)
+  return jnp.sum(jnp.where(noised.masked, losses, 0.0))
+
+
+def mask_nats_in_chunks(
+  features: Features,
+  noised: Noised,
+  vocab: Vocab,
+  chunk: int,
+  alignment: Alignment | None = None,
+) -> Float[Array, " B"]:
+  """`mask_nats` of a batch, without all the logits at once.
+
+  They are made for `chunk` positions of each row at a time, and again in the
+  backward pass. Each row's masks come first, and chunks without any are left
+  out: the time is that of the row with the most masks. Matrices that are not
+  differentiated get no gradient.
+
+  Args:
+    features: of the batch; the mask itself is forbidden here.
+    noised: the states.
+    vocab: supplies the mask id.
+    chunk: positions of a row, >= 1.
+    alignment: of the states; see `elbo_terms`.
+
+  Returns:
+    Nats a row; with every gradient, those of the dense logits up to rounding.
+  """
+  B, L = noised.masked.shape
+  num_chunks = -(-L // chunk)
+  order = jnp.argsort(~noised.masked, axis=-1, stable=True)
+
+  def cut(x):
+    """The rows [B, L, ...] as chunks of positions [C, B, chunk, ...]."""
+    x = jax.vmap(lambda row, order: row[order])(x, order)
+    beyond = num_chunks * chunk - L
+    x = jnp.pad(x, ((0, 0), (0, beyond), *((0, 0),) * (x.ndim - 2)))
+    return jnp.moveaxis(x.reshape(B, num_chunks, chunk, *x.shape[2:]), 1, 0)
+
+  def nats(weights, hidden, masked, truth):
+    """Of one chunk [B, chunk, ...]."""
+    (unembed, bias, matrix), (hidden, inner) = weights, hidden
+    adapter = None if matrix is None else (inner, matrix)
+    logits = features._replace(
+      hidden=hidden, unembed=unembed, bias=bias, adapter=adapter
+    ).token_logits()
+    logits = forbid_mask(logits, vocab)
+    if alignment is None:
+      losses = cross_entropy(logits, truth)
+    else:
+      losses = jax.vmap(aligned_cross_entropy)(logits, truth)
+    return jnp.sum(jnp.where(masked, losses, 0.0), axis=-1)
+
+  inner, matrix = features.adapter or (None, None)
+  if alignment is None:
+    truth = cut(noised.target)
+  else:
+    truth = jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (num_chunks, *x.shape)), alignment
+    )._replace(posterior=cut(alignment.posterior))
+  return _sum_chunks(
+    nats,
+    (features.unembed, features.bias, matrix),
+    jax.tree.map(cut, (features.hidden, inner)),
+    cut(noised.masked),
+    truth,
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_chunks(nats, weights, hidden, masked, truth):
+  """Sum of `nats(weights, *chunk) -> f32[B]` over the chunks with masks.
+
+  Left to itself, JAX passes the weights through the conditional of every chunk
+  as residuals: copies of the largest matrix that there is. This also sums their
+  gradients in float32.
+  """
+
+  def add(total, chunk):
+    some = jnp.any(chunk[1])
+    zeros = jnp.zeros_like(total)
+    more = jax.lax.cond(
+      some, functools.partial(nats, weights), lambda *_: zeros, *chunk
+    )
+    return total + more, None
+
+  zeros = jnp.zeros(masked.shape[1])
+  return jax.lax.scan(add, zeros, (hidden, masked, truth))[0]
+
+
+def _sum_chunks_forward(nats, *inputs):
+  def is_leaf(x):
+    return hasattr(x, "perturbed")
+
+  values = jax.tree.map(lambda x: x.value, inputs, is_leaf=is_leaf)
+  perturbed = jax.tree.map(lambda x: x.perturbed, inputs[:2], is_leaf=is_leaf)
+  return _sum_chunks(nats, *values), (_Static(perturbed), values)
+
+
+def _sum_chunks_backward(nats, residuals, cotangent):
+  perturbed, (weights, hidden, masked, truth) = residuals
+
+  def only(tree, which):
+    """The leaves that have gradients; None in the others' places."""
+    return jax.tree.map(lambda x, p: x if p else None, tree, which)
+
+  def fill(some, tree):
+    return jax.tree.map(
+      lambda x, s: x if s is None else s,
+      tree,
+      some,
+      is_leaf=lambda x: x is None,
+    )
+
+  weights_wanted, hidden_wanted = perturbed.value
+
+  def add(total, chunk):
+    hidden, masked, truth = chunk
+
+    def active(total):
+      _, pull = jax.vjp(
+        lambda w, h: nats(fill(w, weights), fill(h, hidden), masked, truth),
+        only(weights, weights_wanted),
+        only(hidden, hidden_wanted),
+      )
+      of_weights, of_hidden = pull(cotangent)
+      return jax.tree.map(
+        lambda sum, x: sum + x.astype(jnp.float32), total, of_weights
+      ), of_hidden
+
+    def idle(total):
+      return total, jax.tree.map(jnp.zeros_like, only(hidden, hidden_wanted))
+
+    return jax.lax.cond(jnp.any(masked), active, idle, total)
+
+  wanted = only(weights, weights_wanted)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), wanted)
+  total, of_hidden = jax.lax.scan(add, zeros, (hidden, masked, truth))
+  of_weights = jax.tree.map(lambda sum, x: sum.astype(x.dtype), total, wanted)
+  return of_weights, of_hidden, None, None
+
+
+@jax.tree_util.register_static
+class _Static(NamedTuple):
+  """What is known when a program is made; a pytree without leaves."""
+
+  value: Any
+
+
+_sum_chunks.defvjp(
+  _sum_chunks_forward, _sum_chunks_backward, symbolic_zeros=True
+)
 
 
 def tight_terms(
@@ -136,16 +309,6 @@ def tight_terms(
 
   expected, predicted = over_runs(alignment.gaps), over_runs(jnp.exp(log_gaps))
   insert = phi(expected, jnp.log(predicted))
-  return _at_hazards(unmask, insert, t, interpolant)
-
-
-def _at_hazards(
-  unmask: Float[Array, " L"],
-  insert: Float[Array, " G"],
-  t: Float[Array, ""],
-  interpolant: JointInterpolant,
-) -> ElboTerms:
-  """Sums of the masks' and the gaps' losses, at their rates at time `t`."""
   return ElboTerms(
     unmask=interpolant.unmasking.hazard(t) * jnp.sum(unmask),
     insert=interpolant.insertion.hazard(t) * jnp.sum(insert),
@@ -153,7 +316,7 @@ def _at_hazards(
 
 
 def gap_law_term(
-  prediction: Prediction,
+  gap_logits: Float[Array, "G C"],
   noised: Noised,
   t: Float[Array, ""],
   interpolant: JointInterpolant,
@@ -165,7 +328,7 @@ def gap_law_term(
   targets are always the drawn counts: an alignment has only their means.
 
   Args:
-    prediction: with `gap_logits` over the counts 0..C-1.
+    gap_logits: a `Prediction`'s, over the counts 0..C-1.
     noised: the state and its truth; counts above C-1 are scored as C-1.
     t: the time, in [0, 1).
     interpolant: the schedules that made `noised`.
@@ -173,7 +336,7 @@ def gap_law_term(
   Returns:
     A float32 scalar, nats a sequence times the insertion hazard.
   """
-  logits = prediction.gap_logits.astype(jnp.float32)
+  logits = gap_logits.astype(jnp.float32)
   count = jnp.minimum(noised.gaps, logits.shape[-1] - 1)
   losses = jnp.where(noised.open_gaps, cross_entropy(logits, count), 0.0)
   return interpolant.insertion.hazard(t) * jnp.sum(losses)

@@ -38,7 +38,9 @@ class Features(NamedTuple):
   """A prediction whose token logits are yet to be computed.
 
   They are `hidden @ unembed + bias`: a sampler that needs few positions
-  computes those alone, and need not write them.
+  computes those alone, and need not write them. Where the matrix is updated at
+  low rank, by `adapter = (inner, matrix)`, `inner @ matrix` is added; a matrix
+  that is frozen then needs no gradient.
 
   Attributes:
     hidden: the last hidden states.
@@ -46,6 +48,7 @@ class Features(NamedTuple):
     bias: its bias, if it has one.
     log_gaps: as in `Prediction`.
     gap_logits: as in `Prediction`.
+    adapter: the low-rank update, if there is one.
   """
 
   hidden: Float[Array, "*b L D"]
@@ -53,15 +56,22 @@ class Features(NamedTuple):
   bias: Float[Array, " V"] | None
   log_gaps: Float[Array, "*b L+1"]
   gap_logits: Float[Array, "*b L+1 C"] | None = None
+  adapter: tuple[Float[Array, "*b L r"], Float[Array, "r V"]] | None = None
 
-  def prediction(self) -> Prediction:
-    """The `Prediction`, with float32 logits at every position."""
+  def token_logits(self) -> Float[Array, "*b L V"]:
+    """The token logits, float32."""
     logits = jnp.matmul(
       self.hidden, self.unembed, preferred_element_type=jnp.float32
     )
+    if self.adapter is not None:
+      logits += jnp.matmul(*self.adapter, preferred_element_type=jnp.float32)
     if self.bias is not None:
       logits = logits + self.bias.astype(jnp.float32)
-    return Prediction(logits, self.log_gaps, self.gap_logits)
+    return logits
+
+  def prediction(self) -> Prediction:
+    """The `Prediction`, with float32 logits at every position."""
+    return Prediction(self.token_logits(), self.log_gaps, self.gap_logits)
 
 
 @runtime_checkable

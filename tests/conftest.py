@@ -52,3 +52,27 @@ def golden():
     return safetensors.load_file(path)
 
   return read
+
+
+@pytest.fixture(scope="session")
+def tpu_devices():
+  """Devices of a TPU that is not here, to compile for.
+
+  Called with a topology ("v5p:2x2x4") and the shape of a mesh; skips where
+  libtpu is not installed.
+  """
+  pytest.importorskip("libtpu")
+  from jax.experimental import mesh_utils, topologies
+
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  # Else a second process fails on a lock file.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+  def devices(topology, shape):
+    found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    return mesh_utils.create_device_mesh(
+      shape, found.devices, allow_split_physical_axes=True
+    )
+
+  return devices

@@ -15,11 +15,12 @@ LAYERS = [
   {"interpolant", "times"},
   {"rates", "alignment"},
   {"losses", "models"},
-  {"likelihood", "sampling", "convert"},
+  {"likelihood", "sampling", "pretrained"},
+  {"convert"},
   {"data"},
   {"training"},
   {"experiment"},
-  {"evaluation"},
+  {"evaluation", "dryrun"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

@@ -167,14 +167,14 @@ def test_mdm_has_no_insertion_term():
 def test_gap_law_by_hand():
   # Counts 0, 1, 2 with probabilities 1/4, 1/4, 1/2; the counts are 2, 0, 1.
   logits = jnp.tile(jnp.log(jnp.array([1.0, 1.0, 2.0])), (6, 1))
-  term = losses.gap_law_term(prediction(gap_logits=logits), NOISED, T, LINEAR)
+  term = losses.gap_law_term(logits, NOISED, T, LINEAR)
   assert float(term) == pytest.approx(4 * (math.log(2) + 2 * math.log(4)))
 
 
 def test_gap_law_scores_what_it_cannot_count_as_its_last_count():
   noised = NOISED._replace(gaps=jnp.array([9, 0, 1, 0, 0, 0]))
   logits = jnp.tile(jnp.log(jnp.array([1.0, 3.0])), (6, 1))
-  term = losses.gap_law_term(prediction(gap_logits=logits), noised, T, LINEAR)
+  term = losses.gap_law_term(logits, noised, T, LINEAR)
   expected = 4 * (2 * math.log(4 / 3) + math.log(4))
   assert float(term) == pytest.approx(expected)
 
@@ -187,5 +187,5 @@ def test_losses_are_float32_for_bfloat16_predictions():
   assert terms.unmask.dtype == terms.insert.dtype == jnp.float32
   # Summed in float32: bfloat16 would round 4 log 6 at the third digit.
   assert float(terms.unmask) == pytest.approx(4 * math.log(6))
-  term = losses.gap_law_term(half, NOISED, T, LINEAR)
+  term = losses.gap_law_term(half.gap_logits, NOISED, T, LINEAR)
   assert term.dtype == jnp.float32

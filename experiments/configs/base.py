@@ -18,6 +18,8 @@ def get_config() -> config_dict.ConfigDict:
     unmasking=schedule("power", exponent=2.89),
     # A fixed-length baseline's, whose tokens are all inserted at time 0.
     mdm_unmasking=schedule("linear"),
+    # Folder of converted weights to start from; from random ones without.
+    pretrained=placeholder(str),
     model=dict(
       hidden_size=768,
       num_layers=12,
@@ -38,6 +40,9 @@ def get_config() -> config_dict.ConfigDict:
       clip_norm=1.0,
       b1=0.9,
       b2=0.999,
+      # Parameters with another learning rate or decay, by any name:
+      # dict(pattern="gap_head", learning_rate=10.0, weight_decay=None).
+      groups=dict(),
     ),
     train=dict(
       num_steps=1_000_000,
@@ -47,12 +52,20 @@ def get_config() -> config_dict.ConfigDict:
       # "sampled" or "aligned"; see flexmdm_jax/training/objectives.py.
       targets="sampled",
       time_exponent=2.0,
+      # Positions of a row whose logits are made at once; None: by their size.
+      loss_chunk=placeholder(int),
       report_every=100,
       checkpoint_every=5000,
       keep=3,
       seed=0,
     ),
-    mesh=dict(data=-1, fsdp=1, tensor=1),
+    # A layout of flexmdm_jax/training/sharding.py, and sizes that differ.
+    mesh=dict(
+      layout="replicated",
+      data=placeholder(int),
+      fsdp=placeholder(int),
+      tensor=placeholder(int),
+    ),
     # Used by experiments.evaluate; experiments.sample takes --steps.
     sampler=dict(
       steps=256,

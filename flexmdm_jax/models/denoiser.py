@@ -18,30 +18,33 @@ class ModelDenoiser:
   params: Any
   model: nn.Module = dataclasses.field(metadata={"static": True})
   apply_options: tuple = dataclasses.field(metadata={"static": True})
+  rngs: Any = None
 
   def __call__(self, tokens, length, t) -> Prediction:
-    return self.model.apply(
-      {"params": self.params}, tokens, length, t, **dict(self.apply_options)
-    )
+    return self._apply(tokens, length, t)
 
   def features(self, tokens, length, t) -> Features:
     """The same prediction before the vocabulary head's product."""
+    return self._apply(tokens, length, t, features=True)
+
+  def _apply(self, *args, **options):
+    options |= dict(self.apply_options)
     return self.model.apply(
-      {"params": self.params},
-      tokens,
-      length,
-      t,
-      features=True,
-      **dict(self.apply_options),
+      {"params": self.params}, *args, rngs=self.rngs, **options
     )
 
 
-def denoiser(model: nn.Module, params: Any, **apply_options) -> ModelDenoiser:
+def denoiser(
+  model: nn.Module, params: Any, *, rngs: Any = None, **apply_options
+) -> ModelDenoiser:
   """The denoiser `(tokens i32[B, L], length i32[B], t f32[B]) -> Prediction`.
 
   Args:
     model: a Flax module of this package, such as `DiT`.
     params: its parameters (the EMA's for evaluation).
+    rngs: keys by name, as Flax takes them: `{"dropout": key}` in training,
+      where a model has dropout; without, it has none.
     **apply_options: hashable keyword arguments of the module's `__call__`.
   """
-  return ModelDenoiser(params, model, tuple(sorted(apply_options.items())))
+  options = tuple(sorted(apply_options.items()))
+  return ModelDenoiser(params, model, options, rngs)

@@ -15,20 +15,22 @@ appendix "architecture", for the heads and sizes.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.models import gaps
+from flexmdm_jax.models.attention import (
+  attend,
+  require_known,
+  rotary_angles,
+  rotate,
+)
 from flexmdm_jax.rates import Features, Prediction
 from flexmdm_jax.vocab import Vocab
 
-GAP_HEADS = ("log_rate", "softplus", "distribution", None)
 _TIME_FEATURES = 256
-_ROTARY_BASE = 10_000.0
-# exp(15) is more tokens than any gap misses; the clamp keeps an untrained or
-# diverging head from overflowing the loss.
-_MAX_LOG_RATE = 15.0
+_TIME_PERIOD = 10_000.0
 
 _linear_init = nn.initializers.lecun_normal()
 _zeros = nn.initializers.zeros_init()
@@ -55,7 +57,8 @@ class DiT(nn.Module):
       code's, at which all but the fastest features are constant over [0, 1].
     dtype: of the computation; parameters and outputs are float32.
     remat: recompute the blocks' activations in the backward pass.
-    attention: "xla", "cudnn", or None for cuDNN wherever it can run.
+    attention: "xla", "cudnn", "splash", or None for the best that runs here;
+      see `models.attention`.
   """
 
   vocab: Vocab
@@ -74,8 +77,8 @@ class DiT(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.gap_head not in GAP_HEADS:
-      raise InputError(f"gap_head={self.gap_head!r} must be in {GAP_HEADS}.")
+    gaps.require_known(self.gap_head)
+    require_known(self.attention)
     if self.causal and self.gap_head is not None:
       raise InputError(
         f"gap_head={self.gap_head!r} needs causal=False: a causal model sees"
@@ -153,14 +156,9 @@ class DiT(nn.Module):
     """`log_gaps`, and `gap_logits` or None."""
     if self.gap_head is None:
       return jnp.full(x.shape[:2], -jnp.inf), None
-    out_size = self.max_length + 1 if self.gap_head == "distribution" else 1
-    out = GapHead(out_size, self.gap_head, self.dtype, name="gap_head")(x, cond)
-    if self.gap_head == "distribution":
-      return log_mean(out), out
-    if self.gap_head == "softplus":
-      log_rate = jnp.log(nn.softplus(out[..., 0]))
-      return log_rate + jnp.log(self.max_length), None
-    return jnp.clip(out[..., 0], -_MAX_LOG_RATE, _MAX_LOG_RATE), None
+    size = gaps.out_size(self.gap_head, self.max_length)
+    out = GapHead(size, self.gap_head, self.dtype, name="gap_head")(x, cond)
+    return gaps.expected(self.gap_head, out, self.max_length)
 
 
 class TimeEmbedding(nn.Module):
@@ -173,7 +171,7 @@ class TimeEmbedding(nn.Module):
   def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B cond"]:
     # In float32 throughout: 8 bits of mantissa cannot tell times apart.
     half = _TIME_FEATURES // 2
-    frequency = _ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    frequency = _TIME_PERIOD ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = self.scale * t[:, None] * frequency
     x = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     x = _dense(self.cond_size, (None, "cond"), "in", jnp.float32)(x)
@@ -211,16 +209,14 @@ class Block(nn.Module):
       name="qkv",
     )(y)
     q, k, v = jnp.moveaxis(qkv, -3, 0)
-    with jax.numpy_dtype_promotion("standard"):  # it mixes bf16 and f32
-      y = jax.nn.dot_product_attention(
-        rotate(q, angles),
-        rotate(k, angles),
-        v,
-        query_seq_lengths=seq_length,
-        key_value_seq_lengths=seq_length,
-        is_causal=self.causal,
-        implementation=_attention_implementation(self.attention, q),
-      )
+    y = attend(
+      rotate(q, angles),
+      rotate(k, angles),
+      v,
+      seq_length,
+      causal=self.causal,
+      implementation=self.attention,
+    )
     y = nn.DenseGeneral(
       size,
       axis=(-2, -1),
@@ -292,8 +288,7 @@ class GapHead(nn.Module):
     x = _norm("norm", x) * (1 + scale) + shift
     x = _dense(size, ("embed", "mlp"), "in", self.dtype)(x)
     x = nn.gelu(x, approximate=False)
-    # A log rate starts near exp(-1) tokens a gap, whatever the input.
-    bias = nn.initializers.constant(-1.0 if self.kind == "log_rate" else 0.0)
+    bias = nn.initializers.constant(gaps.first_bias(self.kind))
     x = nn.Dense(
       self.out_size,
       kernel_init=nn.with_logical_partitioning(
@@ -303,30 +298,6 @@ class GapHead(nn.Module):
       name="out",
     )(x.astype(jnp.float32))
     return x
-
-
-def rotary_angles(positions: int, head_dim: int) -> Float[Array, "T half"]:
-  """Angles of the half-split rotary embedding, positions 0, 1, ..."""
-  half = head_dim // 2
-  frequency = _ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  return jnp.arange(positions, dtype=jnp.float32)[:, None] * frequency
-
-
-def rotate(
-  x: Float[Array, "B T H D"], angles: Float[Array, "T half"]
-) -> Float[Array, "B T H D"]:
-  """Turns each pair (x[i], x[i + D/2]) by its position's angle."""
-  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = [first * cos - second * sin, second * cos + first * sin]
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-def log_mean(gap_logits: Float[Array, "*b C"]) -> Float[Array, "*b"]:
-  """Log of the mean of the law over 0, 1, ..., C-1."""
-  log_p = jax.nn.log_softmax(gap_logits, axis=-1)
-  counts = jnp.arange(1, gap_logits.shape[-1], dtype=jnp.float32)
-  return jax.nn.logsumexp(log_p[..., 1:] + jnp.log(counts), axis=-1)
 
 
 def _dense(features, axes, name, dtype, init=_linear_init):
@@ -356,13 +327,3 @@ def _modulation(cond, parts, size, dtype):
   """`parts` adaLN vectors [B, 1, size] of the conditioning, zero at first."""
   dense = _dense(parts * size, ("cond", "embed"), "modulation", dtype, _zeros)
   return jnp.split(dense(cond)[:, None], parts, axis=-1)
-
-
-def _attention_implementation(wanted, q):
-  """The library's attention for queries `q`, unless one is `wanted`."""
-  on_gpu = jax.default_backend() == "gpu"
-  half = q.dtype in (jnp.bfloat16, jnp.float16)
-  # What cuDNN's fused attention can do.
-  if wanted is None and on_gpu and half and q.shape[-1] in range(8, 129, 8):
-    return "cudnn"
-  return wanted or "xla"

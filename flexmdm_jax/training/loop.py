@@ -24,7 +24,16 @@ from flexmdm_jax.training.metrics import MetricsWriter, Progress, read_metrics
 from flexmdm_jax.training.step import TrainState, TrainStep
 
 # Settings that do not change what a run is: where it is, and on what.
-_PLACES = ("data.folder", "mesh.data", "mesh.fsdp", "mesh.tensor", "train.keep")
+_PLACES = (
+  "data.folder",
+  "mesh.layout",
+  "mesh.data",
+  "mesh.fsdp",
+  "mesh.tensor",
+  "pretrained",
+  "train.keep",
+  "train.loss_chunk",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,12 +272,10 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
       else:
         yield prefix + key, value
 
+  # A setting of None is none: a run may be older than the setting.
   a, b = dict(flatten(a)), dict(flatten(b))
-  missing = object()
   return sorted(
-    key
-    for key in {*a, *b}
-    if key not in _PLACES and a.get(key, missing) != b.get(key, missing)
+    key for key in {*a, *b} if key not in _PLACES and a.get(key) != b.get(key)
   )
 
 

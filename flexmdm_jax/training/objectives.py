@@ -16,8 +16,13 @@ from flexmdm_jax.alignment import align
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
 from flexmdm_jax.likelihood import next_token_nats
-from flexmdm_jax.losses import elbo_terms, gap_law_term
-from flexmdm_jax.rates import Denoiser, forbid_mask
+from flexmdm_jax.losses import (
+  gap_law_term,
+  gap_term,
+  mask_nats,
+  mask_nats_in_chunks,
+)
+from flexmdm_jax.rates import Denoiser, Features, forbid_mask
 from flexmdm_jax.times import EXPONENT, Times, stratified_times
 from flexmdm_jax.vocab import Vocab
 
@@ -27,6 +32,9 @@ from flexmdm_jax.vocab import Vocab
 Batch = dict[str, Array]
 
 TARGETS = ("sampled", "aligned")
+
+# Logits of a row that are made at once: 64 MiB of them.
+_ROW_LOGITS = 2**24
 
 
 class Objective(Protocol):
@@ -62,15 +70,19 @@ class Diffusion:
       gradient with less variance. WORKSPACE.md has what that bought. Where the
       model predicts the law of each gap, its gaps stay sampled.
     time_exponent: density of the times near 1; see `times`.
+    loss_chunk: positions of a row whose token logits are made at once, where
+      the denoiser has `features`. None: 2^24 / V, in multiples of 128.
+      Changes the memory, not the update.
 
   Raises:
-    InputError: `targets` is unknown.
+    InputError: `targets` is unknown, or loss_chunk < 1.
   """
 
   interpolant: JointInterpolant
   vocab: Vocab
   targets: str = "sampled"
   time_exponent: float = EXPONENT
+  loss_chunk: int | None = None
   names = ("unmask", "insert")
 
   def __post_init__(self):
@@ -78,6 +90,10 @@ class Diffusion:
       raise InputError(
         f"train.targets={self.targets!r} is unknown: choose one of"
         f" {', '.join(TARGETS)}."
+      )
+    if self.loss_chunk is not None and self.loss_chunk < 1:
+      raise InputError(
+        f"train.loss_chunk={self.loss_chunk} must be at least 1."
       )
 
   def draw(self, key: Key[Array, ""], batch_size: int) -> Draws:
@@ -106,23 +122,38 @@ class Diffusion:
       )
 
     noised = jax.vmap(noise_row)(drawn.key, batch, t)
-    prediction = denoiser(noised.tokens, noised.length, t)
-    prediction = prediction._replace(
-      token_logits=forbid_mask(prediction.token_logits, self.vocab)
-    )
+    predict = getattr(denoiser, "features", denoiser)
+    predicted = predict(noised.tokens, noised.length, t)
     alignment = None
     if self.targets == "aligned":
       alignment = jax.vmap(align)(
         noised, batch["tokens"], batch["length"], batch["frozen"]
       )
-    unmask, insert = jax.vmap(elbo_terms, (0, 0, 0, None, 0))(
-      prediction, noised, t, self.interpolant, alignment
-    )
-    if prediction.gap_logits is not None:
+    hazard = jax.vmap(self.interpolant.unmasking.hazard)(t)
+    unmask = hazard * self._mask_nats(predicted, noised, alignment)
+    if predicted.gap_logits is not None:
       insert = jax.vmap(gap_law_term, (0, 0, 0, None))(
-        prediction, noised, t, self.interpolant
+        predicted.gap_logits, noised, t, self.interpolant
+      )
+    else:
+      insert = jax.vmap(gap_term, (0, 0, 0, None, 0))(
+        predicted.log_gaps, noised, t, self.interpolant, alignment
       )
     return {"unmask": weight * unmask, "insert": weight * insert}
+
+  def _mask_nats(self, predicted, noised, alignment) -> Float[Array, " B"]:
+    if isinstance(predicted, Features):
+      L = noised.masked.shape[-1]
+      chunk = self.loss_chunk
+      if chunk is None:
+        chunk = max(_ROW_LOGITS // (128 * self.vocab.size), 1) * 128
+      if chunk < L:
+        return mask_nats_in_chunks(
+          predicted, noised, self.vocab, chunk, alignment
+        )
+      predicted = predicted.prediction()
+    logits = forbid_mask(predicted.token_logits, self.vocab)
+    return jax.vmap(mask_nats)(logits, noised, alignment)
 
 
 @dataclasses.dataclass(frozen=True)

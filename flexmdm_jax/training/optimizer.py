@@ -1,11 +1,47 @@
 """The optimiser: AdamW with warm-up, cosine decay and clipping, by optax."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import optax
 
 from flexmdm_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroup:
+  """Parameters that are updated in another way.
+
+  Attributes:
+    pattern: regular expression that is found in their paths, as
+      "blocks/q/lora_a".
+    learning_rate: factor of the learning rate.
+    weight_decay: of each of them, biases included; None leaves it as it is.
+
+  Raises:
+    InputError: the pattern is none, or a number is below 0.
+  """
+
+  pattern: str
+  learning_rate: float = 1.0
+  weight_decay: float | None = None
+
+  def __post_init__(self):
+    try:
+      re.compile(self.pattern)
+    except re.error as error:
+      raise InputError(
+        f"pattern={self.pattern!r} is no regular expression: {error}."
+      ) from error
+    for name in ("learning_rate", "weight_decay"):
+      if (getattr(self, name) or 0.0) < 0:
+        raise InputError(
+          f"{name}={getattr(self, name)} of the group {self.pattern!r} must be"
+          " at least 0."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +56,7 @@ class OptimizerConfig:
     weight_decay: of matrices; biases, scales and embeddings have none.
     clip_norm: largest global norm of a gradient.
     b1, b2: Adam's decay rates.
+    groups: parameters with another learning rate or decay.
 
   Raises:
     InputError: a number is out of range.
@@ -33,6 +70,7 @@ class OptimizerConfig:
   clip_norm: float = 1.0
   b1: float = 0.9
   b2: float = 0.999
+  groups: tuple[ParameterGroup, ...] = ()
 
   def __post_init__(self):
     if self.num_steps < 1:
@@ -48,17 +86,81 @@ class OptimizerConfig:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-  """The gradient transformation for `config`."""
-  return optax.chain(
-    optax.clip_by_global_norm(config.clip_norm),
-    optax.adamw(
+  """The gradient transformation for `config`.
+
+  Raises:
+    InputError: by its `init`, if a group matches no parameter, or two match
+      the same.
+  """
+  clip = optax.clip_by_global_norm(config.clip_norm)
+  if not config.groups:
+    adamw = optax.adamw(
       learning_rate_schedule(config),
       b1=config.b1,
       b2=config.b2,
       weight_decay=config.weight_decay,
       mask=decays,
+    )
+    return optax.chain(clip, adamw)
+
+  def decays_alike(params):
+    own = {g for g in config.groups if g.weight_decay is not None}
+    return jax.tree.map(
+      lambda kernel, group: kernel and group not in own,
+      decays(params),
+      groups(params, config.groups),
+    )
+
+  def matches(group):
+    return lambda params: jax.tree.map(
+      lambda g: g == group, groups(params, config.groups)
+    )
+
+  # AdamW, with the parts that its groups have their own of.
+  return optax.chain(
+    clip,
+    optax.scale_by_adam(b1=config.b1, b2=config.b2),
+    optax.add_decayed_weights(config.weight_decay, decays_alike),
+    *(
+      optax.add_decayed_weights(group.weight_decay, matches(group))
+      for group in config.groups
+      if group.weight_decay is not None
+    ),
+    optax.scale_by_learning_rate(learning_rate_schedule(config)),
+    *(
+      optax.masked(optax.scale(group.learning_rate), matches(group))
+      for group in config.groups
     ),
   )
+
+
+def groups(params: Any, known: Sequence[ParameterGroup]) -> Any:
+  """The group of each parameter, or False.
+
+  Raises:
+    InputError: a group matches no parameter, or two match the same.
+  """
+  unused = set(known)
+
+  def one(path, _):
+    name = "/".join(key.key for key in path if hasattr(key, "key"))
+    found = [group for group in known if re.search(group.pattern, name)]
+    if len(found) > 1:
+      raise InputError(
+        f"optimizer.groups: {name} matches two patterns,"
+        f" {found[0].pattern!r} and {found[1].pattern!r}."
+      )
+    unused.difference_update(found)
+    return found[0] if found else False
+
+  tree = jax.tree_util.tree_map_with_path(one, params)
+  if unused:
+    pattern = min(group.pattern for group in unused)
+    raise InputError(
+      f"optimizer.groups: pattern={pattern!r} matches no parameter that is"
+      " trained."
+    )
+  return tree
 
 
 def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:

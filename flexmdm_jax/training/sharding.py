@@ -5,11 +5,13 @@ which mesh axis each of them is split over; everything else follows.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flexmdm_jax.errors import InputError
@@ -23,24 +25,36 @@ class Rules:
 
   Attributes:
     batch: mesh axes that the batch is split over.
-    vocab, embed, heads, head_dim, mlp, cond, layers: of the parameters.
+    vocab, embed, heads, kv_heads, head_dim, mlp, cond, layers, groups,
+      lora_rank: of the parameters.
   """
 
   batch: tuple[str, ...] = ("data", "fsdp")
   vocab: str | None = "tensor"
   embed: str | None = "fsdp"
   heads: str | None = "tensor"
+  kv_heads: str | None = "tensor"
   head_dim: str | None = None
   mlp: str | None = "tensor"
   cond: str | None = None
   layers: str | None = None
+  groups: str | None = None
+  lora_rank: str | None = None
 
   def spec(self, name: str, axes: tuple[str | None, ...]) -> PartitionSpec:
     """The partition of an array with these logical axes.
 
     Raises:
-      InputError: two of its axes fall on one mesh axis; `name` is told.
+      InputError: two of its axes fall on one mesh axis, or one has no rule;
+        `name` is told.
     """
+    known = {field.name for field in dataclasses.fields(self)} - {"batch"}
+    for axis in axes:
+      if axis is not None and axis not in known:
+        raise InputError(
+          f"{name}: Rules has no logical axis {axis!r}, it has"
+          f" {', '.join(sorted(known))}."
+        )
     mesh_axes = [None if axis is None else getattr(self, axis) for axis in axes]
     used = [axis for axis in mesh_axes if axis is not None]
     if len(set(used)) < len(used):
@@ -51,27 +65,112 @@ class Rules:
     return PartitionSpec(*mesh_axes)
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-  """A mesh over every device of every process.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Sizes of a mesh, and the rules for it.
 
-  Args:
+  Attributes:
     data: replicas of the parameters; -1 takes the devices that are left.
     fsdp: devices over which parameters are split for storage.
     tensor: devices over which heads, features and vocabulary are split.
+    rules: the mesh axis of each logical one.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+  rules: Rules = Rules()
+
+
+# By name in a config's `mesh.layout`. The last axes are the nearest devices.
+#
+# Two nodes of eight GPUs: each holds the model whole. An update of 8B
+# parameters by LoRA then sends the gradient of 0.4B between the nodes, 0.2 GB a
+# GPU (1.6 GB over its eighth), where fsdp=16 would send half the weights, 8 GB
+# a node, twice a step: 2 GB a GPU over a link of 50 GB/s. Trained whole, it is
+# 4 GB of gradient against 2 GB of weights twice.
+# TPUs have one kind of link to all: parameters are split as far as they go.
+LAYOUTS = {
+  "replicated": Layout(),
+  "fsdp": Layout(data=1, fsdp=-1),
+  "8xh100": Layout(data=1, fsdp=8),
+  "16xh100": Layout(data=2, fsdp=8),
+  "v5p-32": Layout(data=1, fsdp=16),  # 32 cores, 16 chips
+  "v6e-16": Layout(data=1, fsdp=16),
+}
+
+
+def make_layout(
+  layout: str | None = None,
+  data: int | None = None,
+  fsdp: int | None = None,
+  tensor: int | None = None,
+) -> Layout:
+  """The layout of a config's `mesh`.
+
+  Args:
+    layout: a name in `LAYOUTS`, by default "replicated".
+    data: if given, instead of the named layout's, as are the next two.
+    fsdp: the same.
+    tensor: the same.
+
+  Raises:
+    InputError: unknown name.
+  """
+  layout = layout or "replicated"
+  if layout not in LAYOUTS:
+    raise InputError(
+      f"mesh.layout={layout!r} is unknown: choose one of {', '.join(LAYOUTS)}."
+    )
+  sizes = dict(data=data, fsdp=fsdp, tensor=tensor)
+  return dataclasses.replace(
+    LAYOUTS[layout], **{k: n for k, n in sizes.items() if n is not None}
+  )
+
+
+def make_mesh(
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """A mesh over every device of every process.
+
+  Args:
+    data: as in `Layout`, as are the next two. One of the three may be -1: it
+      takes the devices that are left.
+    fsdp: the same.
+    tensor: the same.
+    devices: others, such as those of a topology that is not here.
 
   Raises:
     InputError: the axes do not multiply to the number of devices.
   """
-  num_devices = jax.device_count()
-  if data == -1 and fsdp > 0 and tensor > 0:
-    data = num_devices // (fsdp * tensor)
-  shape = (data, fsdp, tensor)
-  if min(shape) < 1 or int(np.prod(shape)) != num_devices:
+  num_devices = len(devices or jax.devices())
+  shape = mesh_shape(num_devices, data, fsdp, tensor)
+  if devices is not None:
+    # A topology may have no torus of this shape.
+    devices = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    ).flatten()
+  return jax.make_mesh(
+    shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def mesh_shape(
+  num_devices: int, data: int = -1, fsdp: int = 1, tensor: int = 1
+) -> tuple[int, int, int]:
+  """The sizes of a mesh's axes; see `make_mesh`."""
+  shape = [data, fsdp, tensor]
+  if shape.count(-1) == 1 and sorted(shape)[1] > 0:
+    shape[shape.index(-1)] = num_devices // -math.prod(shape)
+  if min(shape) < 1 or math.prod(shape) != num_devices:
     raise InputError(
       f"mesh {dict(zip(MESH_AXES, shape, strict=True))} does not fit"
       f" {num_devices} devices: the axes must multiply to that."
     )
-  return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+  return tuple(shape)
 
 
 def batch_sharding(rules: Rules, mesh: Mesh) -> NamedSharding:

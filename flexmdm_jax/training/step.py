@@ -2,9 +2,13 @@
 
 The state and the batch are laid out on a mesh by `Rules`; `jax.jit` does the
 rest. A single device is a 1x1x1 mesh.
+
+A model may freeze some of its parameters (`partition`). These, the base, lie
+beside the state: they are no part of checkpoints.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +22,13 @@ from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
-from flexmdm_jax.training import sharding
+from flexmdm_jax.training import partition, sharding
 from flexmdm_jax.training.objectives import Batch, Objective
+from flexmdm_jax.training.partition import Params
 from flexmdm_jax.training.sharding import Rules
+
+# Folded into a step's key: no number that `split` uses.
+_DROPOUT = 0x64726F70
 
 
 @flax.struct.dataclass
@@ -31,7 +39,7 @@ class TrainState:
 
   Attributes:
     step: i32[], updates done.
-    params: the parameters, float32.
+    params: the parameters that are trained, float32.
     ema: their exponential moving average, for evaluation.
     opt_state: the optimiser's.
     key: PRNG key, the root of every random draw; never changes.
@@ -52,17 +60,33 @@ class TrainStep:
   """A compiled update and what belongs to it.
 
   Attributes:
-    update: `(state, batch) -> (state, metrics)`; the state is donated. Metrics
-      are means since the last report.
-    init: `key -> state`, made in its sharding.
+    update_with: `(state, batch, base) -> (state, metrics)`, jitted; the state
+      is donated. Metrics are means since the last report.
+    init: `(key, given) -> state`, made in its sharding. Trained parameters that
+      are in `given` start from there, in float32.
+    init_base: `key -> base`, random; of the same key as `init` both are parts
+      of one initialisation.
     abstract_state: shapes, types and shardings of the state.
+    abstract_base: those of the frozen parameters, in the model's types.
+    abstract_params: those of all parameters, in the model's types.
     batch_sharding: where the arrays of a batch lie.
+    base: the frozen parameters; the model's whole training has none.
   """
 
-  update: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-  init: Callable[[Key[Array, ""]], TrainState]
+  update_with: jax.stages.Wrapped
+  init: Callable[..., TrainState]
+  init_base: Callable[[Key[Array, ""]], Params]
   abstract_state: TrainState
+  abstract_base: Params
+  abstract_params: Params
   batch_sharding: NamedSharding
+  base: Params = dataclasses.field(default_factory=dict)
+
+  def update(
+    self, state: TrainState, batch: Batch
+  ) -> tuple[TrainState, dict[str, Array]]:
+    """The update, with `base`."""
+    return self.update_with(state, batch, self.base)
 
 
 def make_train_step(
@@ -80,7 +104,9 @@ def make_train_step(
   """Builds the training step.
 
   Args:
-    model: a Flax module with `max_length`, such as `DiT`.
+    model: a Flax module with `max_length`, such as `DiT`; with
+      `trainable(path) -> bool` if it is not trained whole. It is applied with
+      `rngs={"dropout": key}`.
     rules: the layout of the parameters and the batch.
     mesh: the devices.
     optimizer: a gradient transformation.
@@ -115,11 +141,16 @@ def make_train_step(
     "count",
   )
 
-  def init(key):
+  def init_params(key):
+    """The parameters, and a key for the rest."""
     init_key, key = jax.random.split(key)
     tokens = jnp.zeros((1, L), jnp.int32)
     variables = model.init(init_key, tokens, tokens[:, 0], jnp.zeros(1))
-    params = variables["params"]
+    return variables["params"], key
+
+  def init_state(params, key):
+    params, _ = partition.split(model, params)
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
     return TrainState(
       step=jnp.int32(0),
       params=params,
@@ -129,13 +160,23 @@ def make_train_step(
       sums={name: jnp.float32(0) for name in metric_names},
     )
 
-  def loss_fn(params, batch: Batch, drawn):
-    terms = objective.terms(denoiser(model, params), batch, drawn)
+  def init(key, given):
+    params, key = init_params(key)
+    return init_state(partition.replace(nn.unbox(params), given), key)
+
+  def init_base(key):
+    return partition.split(model, nn.unbox(init_params(key)[0]))[1]
+
+  def loss_fn(params, base, dropout_key, batch: Batch, drawn):
+    network = denoiser(
+      model, partition.join(params, base), rngs={"dropout": dropout_key}
+    )
+    terms = objective.terms(network, batch, drawn)
     terms = {name: jnp.sum(x) / batch_size for name, x in terms.items()}
     # A nat a token slot, so that clipping means the same at any length.
     return sum(terms.values()) / L, terms
 
-  def update(state: TrainState, batch: Batch):
+  def update(state: TrainState, batch: Batch, base: Params):
     step_key = jax.random.fold_in(state.key, state.step)
     parts = (batch, objective.draw(step_key, batch_size))
     # Part j takes every `accumulation`-th row: each covers all of [0, 1], and
@@ -144,10 +185,13 @@ def make_train_step(
       lambda x: jnp.moveaxis(x.reshape(-1, accumulation, *x.shape[1:]), 1, 0),
       parts,
     )
+    dropout_keys = jax.random.split(
+      jax.random.fold_in(step_key, _DROPOUT), accumulation
+    )
 
     def add_part(total, part):
       (loss, terms), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params, *part
+        state.params, base, *part
       )
       new = ({"loss": loss, **terms}, gradient)
       return jax.tree.map(jnp.add, total, new), None
@@ -156,7 +200,9 @@ def make_train_step(
       {name: jnp.float32(0) for name in ("loss", *objective.names)},
       jax.tree.map(jnp.zeros_like, state.params),
     )
-    (losses, gradient), _ = jax.lax.scan(add_part, zeros, parts)
+    (losses, gradient), _ = jax.lax.scan(
+      add_part, zeros, (dropout_keys, *parts)
+    )
 
     with jax.numpy_dtype_promotion("standard"):  # optax relies on it
       updates, opt_state = optimizer.update(
@@ -197,22 +243,44 @@ def make_train_step(
     state = TrainState(state.step + 1, params, ema, opt_state, state.key, sums)
     return state, metrics
 
-  boxed = jax.eval_shape(init, jax.random.key(0))
-  shardings = sharding.tree_shardings(boxed, rules, mesh)
-  abstract = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    nn.unbox(boxed),
-    shardings,
-  )
+  def in_mesh(function):
+    """`function`, which then knows the mesh that it is compiled for."""
+
+    @functools.wraps(function)
+    def wrapped(*args):
+      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return function(*args)
+
+    return wrapped
+
+  def lay_out(boxed):
+    """(abstract arrays with shardings, shardings) of a boxed tree."""
+    shardings = sharding.tree_shardings(boxed, rules, mesh)
+    abstract = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      nn.unbox(boxed),
+      shardings,
+    )
+    return abstract, shardings
+
+  key = jax.eval_shape(jax.random.key, 0)
+  boxed, rest = jax.eval_shape(init_params, key)
+  params, _ = lay_out(boxed)
+  base, base_shardings = lay_out(partition.split(model, boxed)[1])
+  abstract, shardings = lay_out(jax.eval_shape(init_state, boxed, rest))
   batch_sharding = sharding.batch_sharding(rules, mesh)
+  jitted_init = jax.jit(init, out_shardings=shardings)
   return TrainStep(
-    update=jax.jit(
-      update,
-      in_shardings=(shardings, batch_sharding),
+    update_with=jax.jit(
+      in_mesh(update),
+      in_shardings=(shardings, batch_sharding, base_shardings),
       out_shardings=(shardings, sharding.replicated(mesh)),
       donate_argnums=0,
     ),
-    init=jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings),
+    init=lambda key, given=None: jitted_init(key, given or {}),
+    init_base=jax.jit(init_base, out_shardings=base_shardings),
     abstract_state=abstract,
+    abstract_base=base,
+    abstract_params=params,
     batch_sharding=batch_sharding,
   )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from flexmdm_jax.models import dit
+from flexmdm_jax.models import attention, dit, gaps
 
 VOCAB = fm.Vocab(size=7, mask=5, pad=6)
 L = 6
@@ -175,7 +175,11 @@ def test_a_new_block_is_the_identity(fresh):
   cond = jax.random.normal(jax.random.key(1), (2, 8))
   block = dit.Block(2, 64, jnp.float32, "xla", causal=False)
   y, _ = jax.jit(block.apply)(
-    {"params": params}, x, cond, jnp.array([4, 2]), dit.rotary_angles(4, 8)
+    {"params": params},
+    x,
+    cond,
+    jnp.array([4, 2]),
+    attention.rotary_angles(4, 8),
   )
   np.testing.assert_array_equal(y, x)
 
@@ -217,7 +221,7 @@ def test_distribution_head_reports_the_mean_of_its_law():
 def test_log_mean_by_hand():
   # Counts 0, 1, 2 with probabilities 1/2, 1/4, 1/4; a law that is all on 0.
   logits = jnp.log(jnp.array([[2.0, 1.0, 1.0], [1.0, 0.0, 0.0]]))
-  assert dit.log_mean(logits).tolist() == [
+  assert gaps.log_mean(logits).tolist() == [
     pytest.approx(math.log(0.75)),
     -math.inf,
   ]
@@ -243,11 +247,12 @@ def test_without_a_gap_head_nothing_is_missing():
 
 def test_rotary_attention_sees_differences_of_position_only():
   q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
-  turned = dit.rotary_angles(10, 8)
+  turned = attention.rotary_angles(10, 8)
 
   def score(i, j):
     return jnp.vdot(
-      dit.rotate(q, turned[i : i + 1]), dit.rotate(k, turned[j : j + 1])
+      attention.rotate(q, turned[i : i + 1]),
+      attention.rotate(k, turned[j : j + 1]),
     )
 
   assert float(score(5, 2)) == pytest.approx(float(score(9, 6)), abs=1e-5)

@@ -7,8 +7,10 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import (
   OptimizerConfig,
+  ParameterGroup,
   decays,
   learning_rate_schedule,
+  make_optimizer,
 )
 from flexmdm_jax.training.sharding import Rules
 from tests.training import tiny
@@ -188,6 +190,101 @@ def test_learning_rate_warms_up_and_decays():
 def test_layouts_that_do_not_fit_are_refused(changes, message):
   with pytest.raises(InputError, match=message):
     tiny.train_step(**changes)
+
+
+PARAMS = {
+  "blocks": {"q": {"kernel": 1.0, "lora_a": 2.0}, "norm": {"scale": 3.0}},
+  "gap_head": {"out": {"kernel": 4.0, "bias": 5.0}},
+}
+
+
+def updates_of(*groups, num_steps=3):
+  """The updates after some steps of a gradient of 1, and the last rate."""
+  config = OptimizerConfig(
+    100,
+    learning_rate=0.1,
+    warmup_steps=0,
+    weight_decay=0.5,
+    clip_norm=1e9,
+    groups=tuple(groups),
+  )
+  params = jax.tree.map(jnp.float32, PARAMS)
+  optimizer = make_optimizer(config)
+  state = optimizer.init(params)
+  with jax.numpy_dtype_promotion("standard"):
+    for _ in range(num_steps):
+      ones = jax.tree.map(jnp.ones_like, params)
+      updates, state = optimizer.update(ones, state, params)
+  rate = float(learning_rate_schedule(config)(num_steps - 1))
+  return jax.device_get(updates), rate
+
+
+def test_groups_have_their_own_rate_and_decay():
+  updates, rate = updates_of(
+    ParameterGroup("lora_", learning_rate=3.0, weight_decay=0.25),
+    ParameterGroup("^gap_head/", learning_rate=0.5),
+  )
+  # Adam's own update of a constant gradient is 1.
+  expected = {
+    "blocks": {
+      "q": {"kernel": 1 + 0.5 * 1, "lora_a": 3 * (1 + 0.25 * 2)},
+      "norm": {"scale": 1},
+    },
+    "gap_head": {"out": {"kernel": 0.5 * (1 + 0.5 * 4), "bias": 0.5 * 1}},
+  }
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, -rate * b, rtol=1e-5),
+    updates,
+    expected,
+  )
+
+
+def test_groups_that_change_nothing_are_the_default():
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+    updates_of(ParameterGroup("kernel")),
+    updates_of(),
+  )
+
+
+@pytest.mark.parametrize(
+  ("patterns", "message"),
+  [
+    (["lora_", "q/"], "blocks/q/lora_a matches two patterns"),
+    (["lora_", "head_2"], "pattern='head_2' matches no parameter"),
+    (["("], "no regular expression"),
+  ],
+)
+def test_groups_that_do_not_fit_are_refused(patterns, message):
+  with pytest.raises(InputError, match=message):
+    updates_of(*(ParameterGroup(pattern) for pattern in patterns))
+
+
+def test_groups_work_on_a_mesh():
+  group = ParameterGroup("gap_head", learning_rate=2.0, weight_decay=0.1)
+  optimizer = OptimizerConfig(num_steps=100, warmup_steps=0, groups=(group,))
+  results = [
+    run(tiny.train_step(shape, Rules(vocab=None), optimizer))
+    for shape in ((1, 1, 1), (2, 2, 2))
+  ]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+    results[0][0],
+    results[1][0],
+  )
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    dict(learning_rate=-1.0),
+    dict(weight_decay=-0.1),
+  ],
+)
+def test_group_settings_out_of_range_are_refused(changes):
+  (name,) = changes
+  with pytest.raises(InputError, match=name):
+    ParameterGroup("kernel", **changes)
 
 
 @pytest.mark.parametrize(

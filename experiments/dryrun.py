@@ -1,0 +1,50 @@
+"""Compiles a config's step for accelerators that are not here.
+
+python -m experiments.dryrun --config=experiments/configs/NAME.py \
+    --topology=v5p:4x4x1 [--step=train] [--weak_scaling] [--out=FILE.json]
+
+Prints JSON: parameters, bytes per device, operations, collectives, and what
+time a roofline predicts; `flexmdm_jax/dryrun/roofline.py` has its formula.
+"""
+
+import json
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
+from flexmdm_jax.dryrun import devices, report
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation import output
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The experiment's file.", lock_config=True
+)
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", None, "As v5p:2x2x4, v6e:4x4 or gpu:h100:16."
+)
+_STEP = flags.DEFINE_string("step", "train", "What is compiled: train.")
+_OUT = flags.DEFINE_string("out", None, "JSON file to write.")
+_WEAK_SCALING = flags.DEFINE_bool(
+  "weak_scaling", False, "Add predictions for up to 4,096 devices."
+)
+flags.mark_flags_as_required(["config", "topology"])
+
+
+def main(_):
+  jax.config.update("jax_platforms", "cpu")
+  if _OUT.value:
+    output.require_writable(_OUT.value)
+  if _STEP.value != "train":
+    raise InputError(f"--step={_STEP.value} is unknown: there is train.")
+  topology = devices.topology(_TOPOLOGY.value)
+  experiment = report.experiment_without_data(_CONFIG.value.to_dict())
+  result = report.train_report(experiment, topology, _WEAK_SCALING.value)
+  if _OUT.value:
+    output.write_json(_OUT.value, result)
+  print(json.dumps(result))
+
+
+if __name__ == "__main__":
+  cli.run(main)

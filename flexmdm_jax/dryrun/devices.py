@@ -1,0 +1,118 @@
+"""Accelerators, and the topologies of them that a step is compiled for."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+
+import jax
+
+from flexmdm_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  """One chip. Rates are peaks, a second.
+
+  Attributes:
+    flops: of dense bfloat16 matrix products.
+    hbm_bytes: of memory.
+    hbm_rate: bytes read or written.
+    link_rate: bytes sent to the devices of its group, over all its links.
+    group: devices that such links join.
+    far_rate: bytes sent beyond the group.
+  """
+
+  flops: float
+  hbm_bytes: float
+  hbm_rate: float
+  link_rate: float
+  group: int
+  far_rate: float
+
+
+# TPUs: Google Cloud's pages "TPU v5e", "TPU v5p", "TPU v6e", "TPU7x" (FLOP/s,
+# memory, chips of a pod) and "How to Scale Your Model", chapter 2 (one-way
+# bytes of a link: 45, 90, 90 GB/s, times 4, 6, 4 links; 6.25 GB/s a chip
+# between pods). TPU7x: 1.2 TB/s in both directions.
+# GPUs: NVIDIA's data sheets of H100 SXM and H200 SXM (dense FLOP/s; NVLink is
+# 900 GB/s in both directions), and one 400 Gb/s adapter a GPU, as in a DGX.
+DEVICES = {
+  "v5e": Device(197e12, 16e9, 0.82e12, 180e9, 256, 6.25e9),
+  "v5p": Device(459e12, 95e9, 2.77e12, 540e9, 8960, 6.25e9),
+  "v6e": Device(918e12, 32e9, 1.64e12, 360e9, 256, 6.25e9),
+  "tpu7x": Device(2307e12, 192e9, 7.38e12, 600e9, 9216, 12.5e9),
+  "h100": Device(989e12, 80e9, 3.35e12, 450e9, 8, 50e9),
+  "h200": Device(989e12, 141e9, 4.8e12, 450e9, 8, 50e9),
+}
+_TPUS = ("v5e", "v5p", "v6e", "tpu7x")
+_FORMS = (
+  "v5p:2x2x4 (three sizes for v5p and tpu7x, two for v5e and v6e) and"
+  " gpu:h100:16 (h100 or h200, and their number)"
+)
+
+# What libtpu asks of a machine without a TPU.
+_TPU_ENVIRONMENT = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+  """Devices to compile for.
+
+  Attributes:
+    kind: of the devices, a key of `DEVICES`.
+    devices: as many as there are; of another kind where that cannot be compiled
+      here.
+    compiled_for: what they are.
+  """
+
+  kind: str
+  devices: list[jax.Device]
+  compiled_for: str
+
+  @property
+  def device(self) -> Device:
+    return DEVICES[self.kind]
+
+
+def topology(name: str) -> Topology:
+  """The topology of that name.
+
+  A program for GPUs is compiled for as many fake CPU devices: partitioned
+  alike, and its arguments take the same memory; its temporaries do not, since
+  the CPU computes in float32 and has no fused attention.
+
+  Args:
+    name: as "v5p:2x2x4" or "gpu:h100:16".
+
+  Raises:
+    InputError: there is no such topology, or libtpu is not installed.
+  """
+  gpu = re.fullmatch(r"gpu:(h100|h200):([1-9]\d*)", name)
+  if gpu:
+    kind, number = gpu[1], int(gpu[2])
+    jax.config.update("jax_num_cpu_devices", number)
+    return Topology(kind, jax.devices("cpu")[:number], "cpu")
+  kind = name.partition(":")[0]
+  if kind not in _TPUS or not re.fullmatch(r"\w+:\d+(x\d+){1,2}", name):
+    raise InputError(f"--topology={name} is unknown: there are {_FORMS}.")
+  if importlib.util.find_spec("libtpu") is None:
+    raise InputError(
+      f"--topology={name} needs libtpu: pip install 'flexmdm_jax[tpu]'."
+    )
+  from jax.experimental import topologies
+
+  for key, value in _TPU_ENVIRONMENT.items():
+    os.environ.setdefault(key, value)
+  try:
+    found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+  except Exception as error:  # whatever libtpu makes of a wrong shape
+    raise InputError(
+      f"--topology={name} is none that libtpu knows"
+      f" ({str(error).splitlines()[0]}): there are {_FORMS}."
+    ) from error
+  return Topology(kind, list(found.devices), found.devices[0].device_kind)

@@ -1,0 +1,173 @@
+"""Collective operations of a compiled program, from its text."""
+
+import dataclasses
+import math
+import re
+from collections import defaultdict
+
+_WIDTHS = {
+  "pred": 1,
+  "s4": 0.5,
+  "u4": 0.5,
+  "s8": 1,
+  "u8": 1,
+  "bf16": 2,
+  "f16": 2,
+  "s16": 2,
+  "u16": 2,
+  "f32": 4,
+  "s32": 4,
+  "u32": 4,
+  "f64": 8,
+  "s64": 8,
+  "u64": 8,
+}
+_KINDS = (
+  "all-gather",
+  "all-reduce",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_OPERATION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_CALLED = re.compile(
+  r"(?:calls|to_apply|true_computation|false_computation|body"
+  r"|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+)
+_NAME = re.compile(r"[\w.\-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """Runs of one kind of collective over groups of one size, in a step.
+
+  Attributes:
+    kind: as XLA calls it.
+    group: devices that take part in one.
+    count: how often a device takes part.
+    bytes: that a device sends, by rings: of an array of n bytes whole,
+      `n (g - 1) / g` to gather or to scatter it, twice that to reduce it.
+  """
+
+  kind: str
+  group: int
+  count: int
+  bytes: float
+
+
+def collectives(text: str, num_devices: int) -> list[Collective]:
+  """What the devices of a program send in one run of it.
+
+  Loops count as often as they are known to run, else once; of the branches of
+  a conditional the one that sends most.
+
+  Args:
+    text: `compiled.as_text()`.
+    num_devices: those of the program.
+  """
+  bodies, entry = _computations(text)
+  seen: dict[str, dict] = {}
+
+  def cost(name):
+    if name in seen:
+      return seen[name]
+    total = defaultdict(lambda: [0, 0.0])
+    for line in bodies.get(name, ()):
+      for key, (count, num_bytes) in _of_line(line).items():
+        total[key][0] += count
+        total[key][1] += num_bytes
+    seen[name] = dict(total)
+    return seen[name]
+
+  def _of_line(line):
+    match = _OPERATION.match(line)
+    if not match:
+      return {}
+    shape, operation = match.groups()
+    kind = operation.removesuffix("-start")
+    if kind in _KINDS:
+      group = _group_size(line, num_devices)
+      return {(kind, group): (1, _sent(operation, shape, group))}
+    called = [
+      name
+      for names in _CALLED.findall(line)
+      for name in _NAME.findall(names)
+      if name in bodies
+    ]
+    costs = [cost(name) for name in called]
+    if operation == "conditional":
+      return max(costs, key=lambda c: sum(b for _, b in c.values()), default={})
+    times = _trip_count(line, bodies) if operation == "while" else 1
+    total = defaultdict(lambda: (0, 0.0))
+    for one in costs:
+      for key, (count, num_bytes) in one.items():
+        before = total[key]
+        total[key] = (
+          before[0] + times * count,
+          before[1] + times * num_bytes,
+        )
+    return total
+
+  return [
+    Collective(kind, group, count, num_bytes)
+    for (kind, group), (count, num_bytes) in sorted(cost(entry).items())
+  ]
+
+
+def _computations(text):
+  """({name: lines}, name of the entry)."""
+  bodies, entry, current = {}, None, None
+  for line in text.splitlines():
+    match = _COMPUTATION.match(line)
+    if match:
+      current = bodies.setdefault(match[1], [])
+      if line.startswith("ENTRY"):
+        entry = match[1]
+    elif current is not None:
+      current.append(line)
+  return bodies, entry
+
+
+def _trip_count(line, bodies):
+  """How often a loop runs: as XLA notes it, or its condition's bound."""
+  known = re.search(r'known_trip_count"?:\s*\{"?n"?:"?(\d+)', line)
+  if known:
+    return int(known[1])
+  condition = re.search(r"condition=%?([\w.\-]+)", line)
+  bounds = [
+    int(n)
+    for other in bodies.get(condition[1] if condition else "", ())
+    for n in re.findall(r"s32\[\][^=]*constant\((\d+)\)", other)
+  ]
+  return max(bounds, default=1)
+
+
+def _group_size(line, num_devices):
+  iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
+  if iota:
+    return int(iota[2])
+  listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+  return len(listed[1].split(",")) if listed else num_devices
+
+
+def _sent(operation, shape, group):
+  """Bytes that a device sends in one collective of these outputs."""
+  sizes = [
+    _WIDTHS.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n)
+    for kind, dims in _ARRAY.findall(shape)
+  ]
+  if not sizes or group < 2:
+    return 0.0
+  share = (group - 1) / group
+  kind = operation.removesuffix("-start")
+  if kind == "collective-permute":
+    return max(sizes)
+  if kind == "all-reduce":
+    return 2 * share * sum(sizes)
+  if operation.endswith("-start"):  # operands, then results
+    half = len(sizes) // 2
+    sizes = sizes[:half] if kind == "reduce-scatter" else sizes[half:]
+    return share * sum(sizes)
+  return share * sum(sizes) * (group if kind == "reduce-scatter" else 1)

@@ -1,0 +1,152 @@
+"""Rotary attention over rows of unequal length, by the library's kernels.
+
+A row's positions see those of the row that are below its length. What comes
+out beyond the length is undefined, and finite.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.models import mesh as meshes
+
+ATTENTIONS = ("xla", "cudnn", "splash", None)
+_LANES = 128
+
+
+def attend(
+  q: Float[Array, "B T H D"],
+  k: Float[Array, "B T K D"],
+  v: Float[Array, "B T K D"],
+  length: Int[Array, " B"] | None,
+  *,
+  causal: bool = False,
+  implementation: str | None = None,
+) -> Float[Array, "B T H D"]:
+  """Softmax attention of each row's positions to those below its length.
+
+  Args:
+    q: queries.
+    k: keys; their heads divide the queries', each serving as many.
+    v: values.
+    length: numbers of positions; None if all take part.
+    causal: positions see those before them and themselves only.
+    implementation: "xla" runs everywhere; "cudnn" is for GPUs in 16 bits;
+      "splash" is for TPUs, and needs the mesh in scope (`jax.set_mesh`) where
+      there are several devices; None takes the best that runs here.
+  """
+  implementation = implementation or _best(q)
+  if implementation == "splash":
+    return _splash(q, k, v, length, causal=causal)
+  with jax.numpy_dtype_promotion("standard"):  # it mixes bf16 and f32
+    return jax.nn.dot_product_attention(
+      q,
+      k,
+      v,
+      query_seq_lengths=length,
+      key_value_seq_lengths=length,
+      is_causal=causal,
+      implementation=implementation,
+    )
+
+
+def require_known(attention: str | None) -> None:
+  """Raises an InputError if it is no implementation's name."""
+  if attention not in ATTENTIONS:
+    raise InputError(f"attention={attention!r} must be in {ATTENTIONS}.")
+
+
+def _best(q) -> str:
+  """The fastest implementation for queries `q` on the devices in scope."""
+  platform = meshes.platform()
+  half = q.dtype in (jnp.bfloat16, jnp.float16)
+  # What cuDNN's fused attention can do.
+  if platform in ("gpu", "cuda") and half and q.shape[-1] in range(8, 129, 8):
+    return "cudnn"
+  # Without the mesh in scope, the kernel could not be split over it.
+  alone = jax.sharding.get_abstract_mesh().empty and jax.device_count() > 1
+  return "splash" if platform == "tpu" and not alone else "xla"
+
+
+def _splash(q, k, v, length, *, causal, interpret=False):
+  """Splash attention on TPU, of each device's rows and heads."""
+  if length is None:
+    length = jnp.full(q.shape[0], q.shape[1], jnp.int32)
+  local = functools.partial(_splash_local, causal=causal, interpret=interpret)
+  if (mesh := meshes.current()) is None:
+    return local(q, k, v, length)
+  # The compiler cannot partition the kernel.
+  rows = meshes.row_axes(mesh, q.shape[0])
+  spec = PartitionSpec(rows, None, meshes.head_axis(mesh, k.shape[2]))
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(spec, spec, spec, PartitionSpec(rows)),
+    out_specs=spec,
+    check_vma=False,
+  )(q, k, v, length)
+
+
+def _splash_local(q, k, v, length, *, causal, interpret):
+  """Splash attention on one device."""
+  # Here, since it is of no use elsewhere and takes a second to import.
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel as kernel,
+  )
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_mask as masks,
+  )
+
+  T, H, D = q.shape[1:]
+  padded = -(-T // _LANES) * _LANES
+  q = q * D**-0.5  # the kernel does not scale
+  q, k, v = (
+    jnp.pad(
+      jnp.swapaxes(x, 1, 2),
+      ((0, 0), (0, 0), (0, padded - T), (0, -D % _LANES)),
+    )
+    for x in (q, k, v)
+  )
+  inside = (jnp.arange(padded) < length[:, None]).astype(jnp.int32)
+  mask = masks.CausalMask if causal else masks.FullMask
+  block = next(b for b in (512, 384, 256, 128) if padded % b == 0)
+  attention = kernel.make_splash_mha(
+    masks.MultiHeadMask([mask((padded, padded))] * H),
+    block_sizes=kernel.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      block_q_dq=block,
+      block_kv_dq=block,
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    interpret=interpret,
+  )
+  with jax.numpy_dtype_promotion("standard"):
+    out = jax.vmap(attention)(q, k, v, kernel.SegmentIds(inside, inside))
+  return jnp.swapaxes(out, 1, 2)[:, :T, :, :D].astype(v.dtype)
+
+
+def rotary_angles(
+  positions: int, head_dim: int, base: float = 10_000.0
+) -> Float[Array, "T half"]:
+  """Angles of the half-split rotary embedding, positions 0, 1, ..."""
+  half = head_dim // 2
+  frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  return jnp.arange(positions, dtype=jnp.float32)[:, None] * frequency
+
+
+def rotate(
+  x: Float[Array, "B T H D"], angles: Float[Array, "T half"]
+) -> Float[Array, "B T H D"]:
+  """Turns each pair (x[i], x[i + D/2]) by its position's angle."""
+  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = [first * cos - second * sin, second * cos + first * sin]
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)

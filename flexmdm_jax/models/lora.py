@@ -1,0 +1,154 @@
+"""Linear layers, and the low-rank updates that train them while frozen.
+
+Source: Hu et al., "LoRA" (arXiv 2106.09685).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flexmdm_jax.errors import InputError
+
+TARGETS = ("q", "k", "v", "attention_out", "gate", "up", "down", "head")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRA:
+  """Low-rank updates: `x @ W` becomes `x @ W + dropout(x) @ A @ B * scale`.
+
+  Attributes:
+    rank: columns of A.
+    alpha: `scale * rank`.
+    dropout: share of the inputs of A that are dropped in training, that is
+      where the caller passes `rngs={"dropout": key}`.
+    targets: the layers that are updated, of `TARGETS`.
+  """
+
+  rank: int = 128
+  alpha: float | int = 128.0
+  dropout: float = 0.1
+  targets: tuple[str, ...] = ("q", "k", "v", "head")
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise InputError(f"LoRA.rank={self.rank} must be at least 1.")
+    if not 0 <= self.dropout < 1:
+      raise InputError(f"LoRA.dropout={self.dropout} must be in [0, 1).")
+    unknown = [name for name in self.targets if name not in TARGETS]
+    if unknown or not self.targets:
+      raise InputError(
+        f"LoRA.targets={self.targets} must be some of {TARGETS}."
+      )
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / self.rank
+
+
+class Linear(nn.Module):
+  """A linear map of the last axes, with an update where `lora` has one.
+
+  Attributes:
+    features: sizes of the output's axes.
+    axes: logical axes of the kernel, the inputs' first.
+    bias: add one.
+    lora: its update. A and B are float32, whatever the kernel is.
+    dtype: of the computation.
+    param_dtype: of kernel and bias.
+  """
+
+  features: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  bias: bool = False
+  lora: LoRA | None = None
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    num_inputs = len(self.axes) - len(self.features)
+    x = x.astype(self.dtype)
+    kernel = self.param(
+      "kernel",
+      nn.with_logical_partitioning(nn.initializers.normal(0.02), self.axes),
+      (*x.shape[-num_inputs:], *self.features),
+      self.param_dtype,
+    )
+    y = jnp.tensordot(x, kernel.astype(self.dtype), num_inputs)
+    if self.bias:
+      bias = self.param(
+        "bias",
+        nn.with_logical_partitioning(
+          nn.initializers.zeros_init(), self.axes[num_inputs:]
+        ),
+        self.features,
+        self.param_dtype,
+      )
+      y = y + bias.astype(self.dtype)
+    if self.lora:
+      inner, matrix = update(self, x, num_inputs)
+      y = y + jnp.tensordot(inner, matrix, 1)
+    return y
+
+
+def update(
+  layer: nn.Module, x: Float[Array, "..."], num_inputs: int
+) -> tuple[Float[Array, "*b r"], Float[Array, "r ..."]]:
+  """Declares A and B in a compact `layer`, which has the fields of `Linear`.
+
+  Returns:
+    (dropout(x) @ A * scale, B), in the computation's type.
+  """
+  lora = layer.lora
+  inputs = x.shape[-num_inputs:]
+  a = layer.param(
+    "lora_a",
+    nn.with_logical_partitioning(
+      nn.initializers.variance_scaling(
+        1 / 3, "fan_in", "uniform", in_axis=tuple(range(num_inputs))
+      ),
+      (*layer.axes[:num_inputs], "lora_rank"),
+    ),
+    (*inputs, lora.rank),
+  )
+  b = layer.param(
+    "lora_b",
+    nn.with_logical_partitioning(
+      nn.initializers.zeros_init(), ("lora_rank", *layer.axes[num_inputs:])
+    ),
+    (lora.rank, *layer.features),
+  )
+  dropped = nn.Dropout(
+    lora.dropout, deterministic=not layer.has_rng("dropout")
+  )(x)
+  inner = jnp.tensordot(dropped, a.astype(layer.dtype), num_inputs)
+  return inner * lora.scale, b.astype(layer.dtype)
+
+
+def merge(params: dict, lora: LoRA) -> dict:
+  """Parameters without A and B, which are added to the kernels.
+
+  Args:
+    params: of a tree of `Linear`s, whose kernels are then [..., in, out];
+      leading axes are of stacked layers.
+    lora: gives the scale.
+  """
+  merged = {
+    name: merge(x, lora) if isinstance(x, dict) else x
+    for name, x in params.items()
+    if name not in ("lora_a", "lora_b")
+  }
+  if "lora_a" in params:
+    kernel = params["kernel"]
+    a, b = params["lora_a"], params["lora_b"]
+    product = functools.partial(jnp.tensordot, axes=1)
+    for _ in range(a.ndim + b.ndim - 2 - kernel.ndim):  # stacked layers
+      product = jax.vmap(product)
+    added = kernel.astype(jnp.float32) + lora.scale * product(a, b)
+    merged["kernel"] = added.astype(kernel.dtype)
+  return merged

@@ -1,0 +1,52 @@
+"""What a model may know of the mesh that is in scope (`jax.set_mesh`).
+
+Parameters are laid out by `training.sharding.Rules`. Activations follow by
+themselves, except where the compiler is to be told: rows are split over the
+axes named here, heads over the last.
+"""
+
+import math
+
+import jax
+from jax.sharding import AbstractMesh, PartitionSpec
+from jaxtyping import Array, Float
+
+_ROW_AXES = ("data", "fsdp")
+_HEAD_AXIS = "tensor"
+
+
+def current() -> AbstractMesh | None:
+  """The mesh in scope, if it has several devices."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return None if mesh.empty or mesh.size == 1 else mesh
+
+
+def platform() -> str:
+  """What the mesh in scope, or else this process, computes on."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return getattr(device, "platform", None) or jax.default_backend()
+
+
+def row_axes(mesh: AbstractMesh, rows: int) -> tuple[str, ...] | None:
+  """The axes over which so many rows are split; None where none divides.
+
+  A model is made with one row, which every device then holds.
+  """
+  axes = tuple(axis for axis in _ROW_AXES if mesh.shape.get(axis, 1) > 1)
+  shares = math.prod(mesh.shape[axis] for axis in axes)
+  return axes if axes and rows % shares == 0 else None
+
+
+def head_axis(mesh: AbstractMesh, heads: int) -> str | None:
+  """The axis over which so many heads are split; None where none divides."""
+  shares = mesh.shape.get(_HEAD_AXIS, 1)
+  return _HEAD_AXIS if shares > 1 and heads % shares == 0 else None
+
+
+def split_rows(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+  """Tells the compiler that the devices hold different rows of `x`."""
+  mesh = current()
+  axes = mesh and row_axes(mesh, x.shape[0])
+  if not axes:
+    return x
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))

@@ -1,0 +1,451 @@
+"""The pretrained bidirectional Transformer, as it is or as a FlexMDM.
+
+As it is, it is a fixed-length MDM's denoiser. The retrofit adds what a FlexMDM
+needs: a modulation of each block by the time, and a head for the gaps. The
+pretrained weights are trained on, or stay and are updated at low rank (`lora`).
+
+Outputs for L + 1 gaps need L + 1 positions. One pad position follows the
+tokens; or, in a family whose outputs are of the *next* token, one position
+precedes them. Which family has which settings is told in `pretrained`.
+
+Logical axes of the parameters, which `training.sharding.Rules` maps to a mesh:
+`vocab`, `embed`, `heads`, `kv_heads`, `head_dim`, `mlp`, `layers`, `groups`
+(of blocks that share a modulation), `lora_rank`.
+
+Source: Nie et al., LLaDA (arXiv 2502.09992) for the network; arXiv 2509.01025,
+appendix on LLaDA, for the retrofit.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.models import gaps, mesh
+from flexmdm_jax.models import lora as lora_lib
+from flexmdm_jax.models.attention import (
+  attend,
+  require_known,
+  rotary_angles,
+  rotate,
+)
+from flexmdm_jax.models.lora import Linear, LoRA
+from flexmdm_jax.rates import Features, Prediction
+from flexmdm_jax.vocab import Vocab
+
+# What the backward pass keeps of a block beside its input.
+REMAT = {
+  "none": jax.checkpoint_policies.everything_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+_TIME_PERIOD = 10_000.0
+_RETROFIT = ("time", "modulation", "gap_head")
+
+_zeros = nn.initializers.zeros_init()
+_normal = nn.initializers.normal(0.02)
+
+
+class Transformer(nn.Module):
+  """The denoiser `(tokens, length, t) -> Prediction`.
+
+  Attributes:
+    vocab: the id space.
+    max_length: the longest sequence, L.
+    hidden_size: width of the residual stream.
+    num_layers: number of blocks.
+    num_heads: attention heads; divides hidden_size, with an even quotient.
+    num_kv_heads: heads of keys and values; divides num_heads.
+    mlp_size: width of the gated feed-forward layer.
+    rotary_base: of the rotary embedding.
+    norm_epsilon: of the RMS norms.
+    qkv_bias: queries, keys and values have biases.
+    tied: the vocabulary head is the embedding's transpose.
+    begin: id that precedes every sequence, in a family whose outputs are of the
+      next token; sequences do not hold it. None: outputs are of their own
+      position.
+    mask_padding: what lies beyond a sequence, and the one position more, takes
+      no part in attention. False is the public code's: a row then depends on
+      how much padding follows it.
+    gap_head: as in `DiT`; None for a fixed-length MDM.
+    gap_scale: what a softplus is multiplied with; None for max_length.
+    time_group: how many blocks share a modulation by the time; None for a
+      network that is not told the time.
+    time_scale: multiplies t before the sinusoidal features. 1 is the public
+      code's.
+    lora: what is updated at low rank; None where nothing is.
+    dtype: of the computation; outputs are float32.
+    param_dtype: of the pretrained weights; what the retrofit adds is float32.
+    remat: what the backward pass recomputes of a block: "none", "dots" (all
+      but matrix products), "full" (all but its input).
+    attention: as in `models.attention.attend`.
+  """
+
+  vocab: Vocab
+  max_length: int
+  hidden_size: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  mlp_size: int
+  rotary_base: float = 500_000.0
+  norm_epsilon: float = 1e-5
+  qkv_bias: bool = False
+  tied: bool = False
+  begin: int | None = None
+  mask_padding: bool = True
+  gap_head: str | None = None
+  gap_scale: float | None = None
+  time_group: int | None = None
+  time_scale: float = 1000.0
+  lora: LoRA | None = None
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+  remat: str = "none"
+  attention: str | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    gaps.require_known(self.gap_head)
+    require_known(self.attention)
+    if self.remat not in REMAT:
+      raise InputError(f"remat={self.remat!r} must be in {tuple(REMAT)}.")
+    if self.hidden_size % (2 * self.num_heads):
+      raise InputError(
+        f"hidden_size={self.hidden_size} must be a multiple of 2 *"
+        f" num_heads={2 * self.num_heads}: rotary attention pairs the"
+        " coordinates of each head."
+      )
+    if self.num_heads % self.num_kv_heads:
+      raise InputError(
+        f"num_kv_heads={self.num_kv_heads} must divide"
+        f" num_heads={self.num_heads}."
+      )
+    if self.time_group is not None and self.time_group < 1:
+      raise InputError(f"time_group={self.time_group} must be at least 1.")
+    if self.begin is not None and not 0 <= self.begin < self.vocab.size:
+      raise InputError(
+        f"begin={self.begin} must be an id below {self.vocab.size}."
+      )
+
+  def trainable(self, path: tuple[str, ...]) -> bool:
+    """Whether training changes the parameter at `path`.
+
+    With `lora` it changes A and B and what the retrofit adds; else everything.
+    """
+    if self.lora is None:
+      return True
+    return path[0] in _RETROFIT or path[-1] in ("lora_a", "lora_b")
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Int[Array, "B L"],
+    length: Int[Array, " B"],
+    t: Float[Array, " B"],
+    features: bool = False,
+  ) -> Prediction | Features:
+    """Predicts tokens and gaps.
+
+    With `rngs={"dropout": key}` the low-rank updates' inputs are dropped out;
+    without, nothing is.
+
+    Args:
+      tokens: states; what they hold beyond their length is not read.
+      length: their numbers of tokens.
+      t: their times; not read where `time_group` is None.
+      features: return `Features`, before the vocabulary head's product.
+
+    Returns:
+      A float32 `Prediction`; undefined at positions beyond the length.
+    """
+    L = tokens.shape[-1]
+    tokens = jnp.where(jnp.arange(L) < length[:, None], tokens, self.vocab.pad)
+    if self.begin is not None:
+      tokens = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=self.begin)
+    elif self.gap_head is not None:
+      tokens = jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=self.vocab.pad)
+    positions = tokens.shape[-1]
+    seq_length = length + (positions - L) if self.mask_padding else None
+
+    embedding = self.param(
+      "embed",
+      nn.with_logical_partitioning(_normal, ("vocab", "embed")),
+      (self.vocab.size, self.hidden_size),
+      self.param_dtype,
+    ).astype(self.dtype)
+    x = mesh.split_rows(embedding[tokens])
+    x = self._blocks(x, seq_length, self._modulations(t))
+    x = _RMSNorm(self.norm_epsilon, self.param_dtype, name="norm")(x)
+
+    matrix, adapter = self._unembed(x[:, :L], embedding)
+    log_gaps, gap_logits = self._gaps(x, L)
+    predicted = Features(
+      x[:, :L], matrix, None, log_gaps, gap_logits, adapter=adapter
+    )
+    return predicted if features else predicted.prediction()
+
+  def _modulations(self, t):
+    """(scale, shift) of each group of blocks [G, B, 2, D], or None."""
+    if self.time_group is None:
+      return None
+    cond = TimeEmbedding(self.hidden_size, self.time_scale, name="time")(t)
+    num_groups = -(-self.num_layers // self.time_group)
+    return Modulation(num_groups, name="modulation")(cond)
+
+  def _blocks(self, x, seq_length, modulations):
+    head_dim = self.hidden_size // self.num_heads
+    angles = rotary_angles(x.shape[1], head_dim, self.rotary_base)
+    block = Block
+    if self.remat != "none":
+      block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
+    blocks = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True, "dropout": True},
+      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+      length=self.num_layers,
+      metadata_params={nn.PARTITION_NAME: "layers"},
+    )(
+      num_heads=self.num_heads,
+      num_kv_heads=self.num_kv_heads,
+      mlp_size=self.mlp_size,
+      norm_epsilon=self.norm_epsilon,
+      qkv_bias=self.qkv_bias,
+      lora=self.lora,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      attention=self.attention,
+      name="blocks",
+    )
+    group = jnp.arange(self.num_layers) // (self.time_group or 1)
+    x, _ = blocks(x, group, seq_length, angles, modulations)
+    return x
+
+  def _unembed(self, x, embedding):
+    """The vocabulary head's matrix, and its update or None."""
+    if self.tied:
+      matrix = embedding.T
+      if not _targets(self.lora, "head"):
+        return matrix, None
+    head = Unembed(
+      (self.vocab.size,),
+      ("embed", "vocab"),
+      lora=_targets(self.lora, "head"),
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      tied=self.tied,
+      name="head",
+    )
+    own, adapter = head(x)
+    return (matrix if self.tied else own), adapter
+
+  def _gaps(self, x, L):
+    """`log_gaps` and `gap_logits`."""
+    if self.gap_head is None:
+      return jnp.full((x.shape[0], L + 1), -jnp.inf), None
+    size = gaps.out_size(self.gap_head, self.max_length)
+    out = GapHead(size, self.gap_head, self.dtype, name="gap_head")(x)
+    scale = self.max_length if self.gap_scale is None else self.gap_scale
+    return gaps.expected(self.gap_head, out, scale)
+
+
+class Block(nn.Module):
+  """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`."""
+
+  num_heads: int
+  num_kv_heads: int
+  mlp_size: int
+  norm_epsilon: float
+  qkv_bias: bool
+  lora: LoRA | None
+  dtype: Any
+  param_dtype: Any
+  attention: str | None
+
+  @nn.compact
+  def __call__(self, x, group, seq_length, angles, modulations):
+    size = x.shape[-1]
+    head_dim = size // self.num_heads
+
+    def linear(name, features, axes, bias=False):
+      return Linear(
+        features,
+        axes,
+        bias=bias,
+        lora=_targets(self.lora, name),
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        name=name,
+      )
+
+    def norm(name, x):
+      x = _RMSNorm(self.norm_epsilon, self.param_dtype, name=name)(x)
+      if modulations is None:
+        return x
+      scale, shift = jnp.split(modulations[group].astype(x.dtype), 2, axis=1)
+      return x * (1 + scale) + shift
+
+    def heads(name, number, axis, y):
+      axes = ("embed", axis, "head_dim")
+      return linear(name, (number, head_dim), axes, self.qkv_bias)(y)
+
+    y = norm("attention_norm", x)
+    y = attend(
+      rotate(heads("q", self.num_heads, "heads", y), angles),
+      rotate(heads("k", self.num_kv_heads, "kv_heads", y), angles),
+      heads("v", self.num_kv_heads, "kv_heads", y),
+      seq_length,
+      implementation=self.attention,
+    )
+    x = x + linear("attention_out", (size,), ("heads", "head_dim", "embed"))(y)
+
+    y = norm("mlp_norm", x)
+    gate = linear("gate", (self.mlp_size,), ("embed", "mlp"))(y)
+    value = linear("up", (self.mlp_size,), ("embed", "mlp"))(y)
+    y = linear("down", (size,), ("mlp", "embed"))(nn.silu(gate) * value)
+    return mesh.split_rows(x + y), None
+
+
+class Unembed(nn.Module):
+  """The matrix of a vocabulary head, and its update; fields as `Linear`'s."""
+
+  features: tuple[int, ...]
+  axes: tuple[str, ...]
+  lora: LoRA | None
+  dtype: Any
+  param_dtype: Any
+  tied: bool
+
+  @nn.compact
+  def __call__(self, x):
+    kernel = None
+    if not self.tied:
+      kernel = self.param(
+        "kernel",
+        nn.with_logical_partitioning(_normal, self.axes),
+        (x.shape[-1], *self.features),
+        self.param_dtype,
+      ).astype(self.dtype)
+    return kernel, lora_lib.update(self, x, 1) if self.lora else None
+
+
+class TimeEmbedding(nn.Module):
+  """Sinusoidal features of `scale * t` through a two-layer network."""
+
+  size: int
+  scale: float
+
+  @nn.compact
+  def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
+    # In float32 throughout: 8 bits of mantissa cannot tell times apart.
+    half = self.size // 2
+    frequency = _TIME_PERIOD ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = self.scale * t[:, None] * frequency
+    x = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    x = Linear((4 * self.size,), ("embed", "mlp"), bias=True, name="in")(x)
+    x = nn.silu(x)
+    return Linear((self.size,), ("mlp", "embed"), bias=True, name="out")(x)
+
+
+class Modulation(nn.Module):
+  """(scale, shift) for each group of blocks; zero at first."""
+
+  num_groups: int
+
+  @nn.compact
+  def __call__(self, cond: Float[Array, "B D"]) -> Float[Array, "G B 2 D"]:
+    size = cond.shape[-1]
+    kernel = self.param(
+      "kernel",
+      nn.with_logical_partitioning(_zeros, ("groups", "embed", None, None)),
+      (self.num_groups, size, 2, size),
+    )
+    bias = self.param(
+      "bias",
+      nn.with_logical_partitioning(_zeros, ("groups", None, "embed")),
+      (self.num_groups, 2, size),
+    )
+    return jnp.einsum("bd,gdpe->gbpe", cond, kernel) + bias[:, None]
+
+
+class GapHead(nn.Module):
+  """One or more numbers for each gap, float32."""
+
+  out_size: int
+  kind: str
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B G D"]) -> Float[Array, "B G out"]:
+    size = x.shape[-1]
+    norm = nn.LayerNorm(
+      epsilon=1e-5,
+      scale_init=nn.with_logical_partitioning(
+        nn.initializers.ones_init(), ("embed",)
+      ),
+      bias_init=nn.with_logical_partitioning(_zeros, ("embed",)),
+      name="norm",
+    )
+    x = norm(x.astype(jnp.float32))
+    x = Linear(
+      (size,), ("embed", "mlp"), bias=True, dtype=self.dtype, name="in"
+    )(x)
+    x = nn.gelu(x, approximate=False)
+    bias = nn.initializers.constant(gaps.first_bias(self.kind))
+    return nn.Dense(
+      self.out_size,
+      kernel_init=nn.with_logical_partitioning(_normal, ("mlp", None)),
+      bias_init=nn.with_logical_partitioning(bias, (None,)),
+      name="out",
+    )(x.astype(jnp.float32))
+
+
+class _RMSNorm(nn.Module):
+  """Root-mean-square norm with a scale, in float32 up to the scale."""
+
+  epsilon: float
+  param_dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    scale = self.param(
+      "scale",
+      nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
+      (x.shape[-1],),
+      self.param_dtype,
+    )
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + self.epsilon)
+    return y.astype(x.dtype) * scale.astype(x.dtype)
+
+
+def merge_lora(model: Transformer, params: dict) -> tuple[Transformer, dict]:
+  """The same network, its low-rank updates added to the weights.
+
+  Exact up to the rounding of the weights to their own type.
+
+  Args:
+    model: a `Transformer`; one without `lora` comes back as it is.
+    params: its parameters.
+
+  Returns:
+    (model without `lora`, its parameters).
+  """
+  if model.lora is None:
+    return model, params
+  params, tied = dict(params), model.tied
+  if tied and "head" in params:
+    # The updated head is no transpose of the embedding any more.
+    params["head"] = {**params["head"], "kernel": params["embed"].T}
+    tied = False
+  merged = lora_lib.merge(params, model.lora)
+  return model.clone(lora=None, tied=tied), merged
+
+
+def _targets(lora: LoRA | None, name: str) -> LoRA | None:
+  """The update of the layer of that name, if it has one."""
+  return lora if lora is not None and name in lora.targets else None

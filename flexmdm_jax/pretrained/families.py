@@ -1,0 +1,54 @@
+"""The families there are, by the architecture that `config.json` names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.pretrained import dream, llada, retrofit
+from flexmdm_jax.pretrained.family import Family
+from flexmdm_jax.pretrained.weights import Place, Weight, flat_params, places
+
+FAMILIES: dict[str, Family] = {
+  "LLaDAModelLM": llada.FAMILY,
+  "DreamModel": dream.FAMILY,
+}
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+  """The family of a parsed `config.json`; an InputError if it is of none."""
+  architectures = config.get("architectures") or []
+  for name in architectures:
+    if name in FAMILIES:
+      return FAMILIES[name]
+  raise InputError(
+    f"config.json has architectures={architectures}: none is of"
+    f" {tuple(FAMILIES)}."
+  )
+
+
+def model_from_config(config: Mapping[str, Any], **options: Any) -> Transformer:
+  """The network that `config.json` describes.
+
+  Args:
+    config: parsed.
+    **options: further fields of `Transformer`, or other values of its fields.
+
+  Raises:
+    InputError: the network is none that we compute; a field is wrong.
+  """
+  settings = family_of(config).settings(config)
+  return Transformer(**{**settings, **options})
+
+
+def places_of(model: Transformer, base: Sequence[Weight]) -> dict[str, Place]:
+  """Where each tensor of a network goes, by its key.
+
+  Args:
+    model: the network, with its retrofit if it has one.
+    base: its family's table of names.
+  """
+  shapes = {path: x.shape for path, x in flat_params(model).items()}
+  table = (*base, *retrofit.table(model, base))
+  present = [row for row in table if row.ours in shapes]
+  return places(present, shapes, model.num_layers)

@@ -1,0 +1,234 @@
+"""Folders of Hugging Face: `config.json` and weights in safetensors files.
+
+Nothing in them is executed: neither pickles nor their Python files are read.
+"""
+
+import contextlib
+import json
+import math
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ml_dtypes  # numpy reads bfloat16 once it is imported  # noqa: F401
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from flexmdm_jax.errors import InputError
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+class Tensors(Mapping[str, np.ndarray]):
+  """The tensors of some safetensors files, each read when it is asked for."""
+
+  def __init__(self, paths: list[pathlib.Path]):
+    """Reads the files' headers.
+
+    Args:
+      paths: the files.
+
+    Raises:
+      InputError: a file is missing, truncated or no safetensors file; two
+        files hold a tensor of the same name.
+    """
+    self.metadata: dict[str, str] = {}
+    self.shapes: dict[str, tuple[int, ...]] = {}
+    self._paths: dict[str, pathlib.Path] = {}
+    for path in paths:
+      with _opened(path) as file:
+        self.metadata |= file.metadata() or {}
+        for key in file.keys():  # it is no mapping
+          if key in self._paths:
+            raise InputError(
+              f"{key} is in two files, {self._paths[key]} and {path}: keep one."
+            )
+          self._paths[key] = path
+          self.shapes[key] = tuple(file.get_slice(key).get_shape())
+
+  def __getitem__(self, key: str) -> np.ndarray:
+    # Opened anew: a mapped file stays in memory as far as it was read.
+    with _opened(self._paths[key]) as file:
+      return file.get_tensor(key)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._paths)
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def file_of(self, key: str) -> str:
+    """The name of the file that holds a tensor."""
+    return self._paths[key].name
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+  """The parsed `config.json`; an InputError if there is none."""
+  return _read_json(pathlib.Path(folder) / "config.json")
+
+
+def read_tensors(folder: pathlib.Path) -> Tensors:
+  """The weights of a folder, in one file or many.
+
+  Raises:
+    InputError: there are none; a file is missing, truncated or unknown to the
+      index; a tensor is in two files, or not in that of the index.
+  """
+  folder = pathlib.Path(folder)
+  found = sorted(folder.glob("*.safetensors"))
+  single = folder / _SINGLE
+  if (folder / _INDEX).exists():
+    index = _read_json(folder / _INDEX).get("weight_map", {})
+    wanted = {folder / name for name in index.values()}
+    if missing := sorted(path.name for path in wanted - set(found)):
+      raise InputError(
+        f"{folder} lacks {missing[0]}, which its {_INDEX} names: download it"
+        " again."
+      )
+    tensors = Tensors(sorted(wanted))
+    for key, name in index.items():
+      if key not in tensors or tensors.file_of(key) != name:
+        raise InputError(f"{folder / name} lacks {key}, which {_INDEX} names.")
+    return tensors
+  if single in found:
+    return Tensors([single])
+  if not found:
+    raise InputError(
+      f"{folder} holds no .safetensors file: download the model's weights, or"
+      " convert its .bin files with transformers first."
+    )
+  return Tensors(found)
+
+
+def check_tokenizer(folder: pathlib.Path, vocab_size: int) -> None:
+  """Raises an InputError if `tokenizer.json` has ids that the network lacks."""
+  path = pathlib.Path(folder) / "tokenizer.json"
+  if not path.exists():
+    return
+  tokenizer = _read_json(path)
+  vocab = tokenizer.get("model", {}).get("vocab", {})
+  ids = list(vocab.values()) if isinstance(vocab, dict) else range(len(vocab))
+  ids = [*ids, *(x["id"] for x in tokenizer.get("added_tokens", []))]
+  if ids and max(ids) >= vocab_size:
+    raise InputError(
+      f"{path} has the id {max(ids)}, but the vocabulary of config.json has"
+      f" {vocab_size} ids: they are not of one model."
+    )
+
+
+def write_file(
+  path: pathlib.Path,
+  specs: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+  read: Callable[[str], np.ndarray],
+  metadata: Mapping[str, str] | None = None,
+) -> None:
+  """Writes a safetensors file, one tensor after another.
+
+  The library's own writer wants all of them in memory.
+
+  Args:
+    path: the file.
+    specs: type and shape of each tensor by key.
+    read: gives the tensor of a key.
+    metadata: is written too.
+  """
+  header: dict[str, Any] = {
+    "__metadata__": {"format": "pt", **(metadata or {})}
+  }
+  end = 0
+  for key, (dtype, shape) in specs.items():
+    begin, end = end, end + _num_bytes(dtype, shape)
+    header[key] = {
+      "dtype": _DTYPES[np.dtype(dtype).name],
+      "shape": list(shape),
+      "data_offsets": [begin, end],
+    }
+  text = json.dumps(header, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)
+  with path.open("wb") as file:
+    file.write(len(text).to_bytes(8, "little") + text)
+    for key, (dtype, shape) in specs.items():
+      tensor = np.ascontiguousarray(read(key))
+      assert (tensor.dtype, tensor.shape) == (dtype, tuple(shape)), key
+      file.write(tensor.reshape(-1).view(np.uint8).data)
+
+
+def write_files(
+  folder: pathlib.Path,
+  specs: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+  read: Callable[[str], np.ndarray],
+  max_bytes: int,
+) -> None:
+  """Writes the weights of a folder, with an index if one file is too small.
+
+  Args:
+    folder: must exist.
+    specs: as in `write_file`.
+    read: as in `write_file`.
+    max_bytes: of a file, unless one tensor is larger.
+  """
+  parts, size = [{}], 0
+  for key, spec in specs.items():
+    size += _num_bytes(*spec)
+    if parts[-1] and size > max_bytes:
+      parts.append({})
+      size = _num_bytes(*spec)
+    parts[-1][key] = spec
+  if len(parts) == 1:
+    write_file(folder / _SINGLE, parts[0], read)
+    return
+  index = {}
+  for i, part in enumerate(parts, 1):
+    name = f"model-{i:05d}-of-{len(parts):05d}.safetensors"
+    write_file(folder / name, part, read)
+    index |= dict.fromkeys(part, name)
+  total = sum(_num_bytes(*spec) for spec in specs.values())
+  index = {"metadata": {"total_size": total}, "weight_map": index}
+  (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def created(folder: str | pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder to write in, which gets its name when all is written.
+
+  Raises:
+    InputError: there is something of that name, or it cannot be made.
+  """
+  folder = pathlib.Path(folder).absolute()
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise InputError(f"{folder} is there already: remove it or name another.")
+  partial = folder.with_name(folder.name + ".partial")
+  try:
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+  except OSError as error:
+    raise InputError(f"cannot make {folder}: {error}.") from error
+  yield partial
+  partial.replace(folder)
+
+
+def _num_bytes(dtype, shape) -> int:
+  return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _opened(path: pathlib.Path) -> safe_open:
+  try:
+    return safe_open(path, "numpy")
+  except (SafetensorError, OSError) as error:
+    raise InputError(
+      f"cannot read {path} ({error}): download it again."
+    ) from error
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    parsed = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise InputError(f"cannot read {path}: {error}.") from error
+  if not isinstance(parsed, dict):
+    raise InputError(f"{path} must hold one JSON object.")
+  return parsed

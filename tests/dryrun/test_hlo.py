@@ -1,0 +1,75 @@
+# ruff: noqa: E501
+import pytest
+
+from flexmdm_jax.dryrun.hlo import Collective, collectives
+
+# A loop of 3 with a gather in it, in a fusion; a conditional; groups of both
+# spellings; an asynchronous reduction.
+PROGRAM = """
+HloModule jit_update, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%fused (p: bf16[2,4]) -> bf16[8,4] {
+  %p = bf16[2,4]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %gather = bf16[8,4]{1,0:T(8,128)(2,1)} all-gather(%p), replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%body (state: (s32[], bf16[2,4])) -> (s32[], bf16[2,4]) {
+  %state = (s32[], bf16[2,4]{1,0}) parameter(0)
+  %w = bf16[8,4]{1,0} fusion(%p), kind=kCustom, calls=%fused
+  ROOT %next = (s32[], bf16[2,4]{1,0}) tuple(%i, %w)
+}
+
+%condition (state: (s32[], bf16[2,4])) -> pred[] {
+  %state = (s32[], bf16[2,4]{1,0}) parameter(0)
+  %bound = s32[] constant(5)
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}
+
+%some (p: f32[8]) -> f32[8] {
+  ROOT %swap = f32[8]{0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}
+}
+
+%none (p: f32[8]) -> f32[8] {
+  ROOT %p = f32[8]{0} parameter(0)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %loop = (s32[], bf16[2,4]{1,0}) while(%start), condition=%condition, body=%bodyTRIPS
+  %either = f32[8]{0} conditional(%p, %x, %x), branch_computations={%none, %some}
+  %scattered = f32[2]{0} reduce-scatter(%x), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  %begin = f32[8]{0} all-reduce-start(%x), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
+  ROOT %done = f32[8]{0} all-reduce-done(%begin)
+}
+"""
+
+
+@pytest.mark.parametrize(
+  ("trips", "times"),
+  [(', backend_config={"known_trip_count":{"n":"3"}}', 3), ("", 5)],
+)
+def test_collectives_by_hand(trips, times):
+  found = collectives(PROGRAM.replace("TRIPS", trips), num_devices=8)
+  assert set(found) == {
+    # 64 bytes gathered over 4; 32 summed over 2; 32 scattered over 4.
+    Collective("all-gather", 4, times, times * 64 * 3 / 4),
+    Collective("all-reduce", 2, 1, 2 * 32 / 2),
+    Collective("reduce-scatter", 4, 1, 32 * 3 / 4),
+    Collective("collective-permute", 8, 1, 32),
+  }
+
+
+def test_asynchronous_gather_counts_its_result():
+  text = """
+ENTRY %main (x: f32[8]) -> f32[16] {
+  %begin = (f32[8]{0}, f32[16]{0}) all-gather-start(%x), replica_groups=[1,2]<=[2], dimensions={0}
+  ROOT %done = f32[16]{0} all-gather-done(%begin)
+}
+"""
+  assert collectives(text, 2) == [Collective("all-gather", 2, 1, 32)]
