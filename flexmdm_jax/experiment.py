@@ -35,7 +35,12 @@ from flexmdm_jax.training.objectives import (
   Objective,
 )
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
-from flexmdm_jax.training.sharding import Rules, make_mesh, replicated
+from flexmdm_jax.training.sharding import (
+  Rules,
+  local_rows,
+  make_mesh,
+  replicated,
+)
 from flexmdm_jax.training.step import TrainStep, make_train_step
 
 # Settings of the training step that are in the config's `train`.
@@ -166,15 +171,16 @@ class Experiment:
     progress: bool = True,
   ) -> dict[str, float]:
     """Trains in `workdir`, resuming if it can; see `training.loop.train`."""
+    train_step = self.train_step()
+    batch_size = self.config["train"]["batch_size"]
     return loop.train(
-      self.train_step(),
+      train_step,
       lambda: make_loader(
         self.task.records("train"),
         self.task.encode,
-        batch_size=self.config["train"]["batch_size"],
+        batch_size=batch_size,
         seed=self.loop.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=local_rows(train_step.batch_sharding, batch_size),
         buckets=self.task.buckets,
       ),
       workdir,
