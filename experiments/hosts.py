@@ -69,10 +69,10 @@ def start() -> None:
       heartbeat_timeout_seconds=_HEARTBEAT.value,
     )
   except (RuntimeError, ValueError) as error:
-    raise InputError(
-      f"--coordinator={address}: {error}. Is the address that of process 0, and"
-      " its port free?"
-    ) from error
+    fix = "is the address this host's, and its port free?"
+    if address == "auto":
+      fix = "give HOST:PORT, --num_processes and --process_id instead."
+    raise InputError(f"--coordinator={address} ({error}): {fix}") from error
   finally:
     watch.cancel()
 
