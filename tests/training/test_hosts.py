@@ -46,7 +46,7 @@ def start(*settings, devices=1):
 def end(*processes):
   """Exit statuses and messages, once all have ended."""
   try:
-    texts = [process.communicate(timeout=120)[1] for process in processes]
+    texts = [process.communicate(timeout=300)[1] for process in processes]
   finally:
     for process in processes:
       process.kill()
@@ -117,7 +117,7 @@ def assert_same_run(workdir, other):
 
 def wait_for_lines(workdir, count, processes):
   path = workdir / "metrics.jsonl"
-  for _ in range(6000):
+  for _ in range(18000):
     if path.exists() and len(path.read_text().splitlines()) >= count:
       return
     assert all(p.poll() is None for p in processes), end(*processes)
