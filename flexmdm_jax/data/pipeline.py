@@ -94,15 +94,14 @@ def make_loader(
   *,
   batch_size: int,
   seed: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   num_epochs: int | None = None,
   buckets: Sequence[int] = (),
 ) -> grain.DatasetIterator:
   """Shuffled batches of examples, in another order every epoch.
 
-  All processes together read each record once an epoch, and step n's global
-  batch holds the same examples whatever their number. Batches run on across
+  Step n's global batch holds the same examples in the same rows, however many
+  processes share it: each reads its own rows. Batches run on across
   the end of an epoch; what does not fill the last one is dropped. With buckets
   a batch holds records of like lengths, as `BucketPlan` has it, and its arrays
   are only as long as its bucket.
@@ -112,30 +111,25 @@ def make_loader(
     encode: makes an example, a dict of arrays, of a record.
     batch_size: examples in a global batch, over all processes.
     seed: of the order; at least 0.
-    process_index: this process, from 0.
-    process_count: number of processes.
+    rows: those of every global batch that this process reads; None is all.
     num_epochs: passes over the records; None is for ever.
     buckets: lengths to crop examples to, ascending; none if empty. Examples
       must be of growing layouts, padded beyond their tokens.
 
   Returns:
-    An iterator over dicts of arrays [batch_size / process_count, ...]. Its
-    `get_state` and `set_state` resume exactly, given the same arguments.
+    An iterator over dicts of arrays [rows, ...]. Its `get_state` and
+    `set_state` resume exactly, given the same arguments but for `rows`: the
+    state is the number of batches taken.
 
   Raises:
-    InputError: `batch_size` is not a positive multiple of `process_count`, or
-      there are fewer records; a number is out of range; the buckets do not
-      ascend, or a record fits in none.
+    InputError: there are fewer records than `batch_size`; a number is out of
+      range; the buckets do not ascend, or a record fits in none.
   """
-  if not 0 <= process_index < process_count:
-    raise InputError(
-      f"process_index={process_index} must be in [0, {process_count})."
-    )
-  if batch_size < 1 or batch_size % process_count:
-    raise InputError(
-      f"batch_size={batch_size} must be a positive multiple of the"
-      f" {process_count} processes."
-    )
+  if batch_size < 1:
+    raise InputError(f"batch_size={batch_size} must be at least 1.")
+  rows = range(batch_size) if rows is None else rows
+  if not rows or not 0 <= min(rows) <= max(rows) < batch_size:
+    raise InputError(f"rows={tuple(rows)} must be in [0, {batch_size}).")
   if len(source) < batch_size:
     raise InputError(
       f"batch_size={batch_size} is larger than the data set of {len(source)}"
@@ -146,23 +140,24 @@ def make_loader(
   if num_epochs is not None and num_epochs < 1:
     raise InputError(f"num_epochs={num_epochs} must be None or at least 1.")
   if not buckets:
+    order = grain.MapDataset.source(source).seed(seed).shuffle()
+    order = order.repeat(num_epochs)
+    num_batches = len(order) // batch_size
+
+    def read(index):
+      first = index * batch_size
+      examples = [encode(order[first + row]) for row in rows]
+      return {k: np.stack([x[k] for x in examples]) for k in examples[0]}
+
     return iter(
-      grain.MapDataset.source(source)
-      .seed(seed)
-      .shuffle()
-      .repeat(num_epochs)[process_index::process_count]
-      .map(encode)
-      .batch(batch_size // process_count, drop_remainder=True)
-      .to_iter_dataset(_READ)
+      grain.MapDataset.range(num_batches).map(read).to_iter_dataset(_READ)
     )
 
   plan = BucketPlan(source.lengths, buckets, batch_size=batch_size, seed=seed)
 
   def read(index):
-    length, rows = plan.batch(index)
-    examples = [
-      encode(source[int(i)]) for i in rows[process_index::process_count]
-    ]
+    length, chosen = plan.batch(index)
+    examples = [encode(source[int(chosen[row])]) for row in rows]
     # Examples may be longer than their records, all by as much.
     room = examples[0]["tokens"].size - (buckets[-1] - length)
     examples = [crop_row(example, room) for example in examples]
