@@ -24,7 +24,7 @@ from flexmdm_jax.kernels.insert_unmask import insert_unmask
 from flexmdm_jax.kernels.token_sample import TokenSamples, token_sample
 from flexmdm_jax.rates import Denoiser, forbid_mask
 from flexmdm_jax.sampling import choices
-from flexmdm_jax.sampling.layout import Layout, on_axis
+from flexmdm_jax.sampling.placement import Placement, on_axis
 from flexmdm_jax.sampling.start import Start
 from flexmdm_jax.vocab import Vocab
 
@@ -143,7 +143,7 @@ def sample(
   vocab: Vocab,
   config: SamplerConfig,
   trace: bool = False,
-  layout: Layout | None = None,
+  placement: Placement | None = None,
 ) -> Samples:
   """Samples a batch of sequences.
 
@@ -160,14 +160,14 @@ def sample(
     vocab: the id space.
     config: how to sample.
     trace: whether to keep every state.
-    layout: the devices, if there are several.
+    placement: the devices, if there are several.
 
   Returns:
     The `Samples`.
 
   Raises:
     InputError: shapes in `start` disagree, `key` is neither one nor B keys, or
-      the rows do not divide over the layout.
+      the rows do not divide over the placement.
   """
   B, L = start.tokens.shape
   shapes = {"length": (B,), "frozen": (B, L), "open_gaps": (B, L + 1)}
@@ -183,10 +183,10 @@ def sample(
     raise InputError(f"key has shape {key.shape}: pass one key or {B} keys.")
   if jax.tree_util.all_leaves([denoiser]):  # a plain function
     denoiser = jax.tree_util.Partial(denoiser)
-  if layout is not None:
-    layout.require_divides(B)
+  if placement is not None:
+    placement.require_divides(B)
   return _sample(
-    key, denoiser, start, interpolant, vocab, config, trace, layout
+    key, denoiser, start, interpolant, vocab, config, trace, placement
   )
 
 
@@ -256,9 +256,9 @@ class _State(NamedTuple):
 
 @functools.partial(
   jax.jit,
-  static_argnames=("interpolant", "vocab", "config", "trace", "layout"),
+  static_argnames=("interpolant", "vocab", "config", "trace", "placement"),
 )
-def _sample(key, denoiser, start, interpolant, vocab, config, trace, layout):
+def _sample(key, denoiser, start, interpolant, vocab, config, trace, placement):
   if key.ndim == 0:
     key = row_keys(key, start.tokens.shape[0])
   run = functools.partial(
@@ -267,11 +267,11 @@ def _sample(key, denoiser, start, interpolant, vocab, config, trace, layout):
     vocab=vocab,
     config=config,
     trace=trace,
-    vocab_axis=layout and layout.vocab_axis,
+    vocab_axis=placement and placement.vocab_axis,
   )
-  if layout is not None:
-    frames = Trace(layout.rows(1), layout.rows(1)) if trace else None
-    run = layout.by_rows(run, Samples(*[layout.rows()] * 3, frames))
+  if placement is not None:
+    frames = Trace(placement.rows(1), placement.rows(1)) if trace else None
+    run = placement.by_rows(run, Samples(*[placement.rows()] * 3, frames))
   return run(key, denoiser, start)
 
 
@@ -558,8 +558,13 @@ def _draw_wanted(
   The positions are gathered, so that the vocabulary head's cost follows their
   number.
   """
-  B, C, D = features.hidden.shape
+  B, C = wanted.shape
   rows = jnp.nonzero(wanted.ravel(), size=B * C, fill_value=B * C)[0]
+  hidden, unembed = features.hidden, features.unembed
+  if features.adapter is not None:
+    inner, matrix = features.adapter
+    hidden = jnp.concatenate([hidden, inner.astype(hidden.dtype)], axis=-1)
+    unembed = jnp.concatenate([unembed, matrix.astype(unembed.dtype)])
   draw = functools.partial(
     token_sample,
     temperature=config.temperature,
@@ -569,13 +574,13 @@ def _draw_wanted(
   )
   bias = features.bias
   if bias is None:
-    bias = jnp.zeros(features.unembed.shape[1], jnp.float32)
+    bias = jnp.zeros(unembed.shape[1], jnp.float32)
   columns = (P(), P(None, vocab_axis), P(), P(), P(vocab_axis))
   drawn = on_axis(
     vocab_axis, lambda *args: draw(*args[:4], bias=args[4]), columns, P()
   )(
-    features.hidden.reshape(B * C, D).at[rows].get(mode="clip"),
-    features.unembed,
+    hidden.reshape(B * C, -1).at[rows].get(mode="clip"),
+    unembed,
     jnp.sum(wanted, dtype=jnp.int32),
     keys.ravel().at[rows].get(mode="clip"),
     bias,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from flexmdm_jax.sampling.layout import Layout
+from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.sampling.sampler import default_buckets
 from flexmdm_jax.schedules import Linear, Power
 from flexmdm_jax.training.sharding import Rules, make_mesh, tree_shardings
@@ -199,6 +199,6 @@ def test_samples_are_the_same_on_a_mesh(shape):
   )
   denoiser = Hungry(dataclasses.replace(network(), params=placed), 14.0)
   split = quick_jit(fm.sample, static_argnums=(3, 4, 5, 6, 7))(
-    jax.random.key(3), denoiser, start, *args, Layout(mesh)
+    jax.random.key(3), denoiser, start, *args, Placement(mesh)
   )
   assert_same(split, whole)

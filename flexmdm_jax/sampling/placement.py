@@ -18,7 +18,7 @@ from flexmdm_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Placement:
   """Devices that sample together.
 
   The denoiser's parameters are to lie whole along `batch`, and as
@@ -45,7 +45,7 @@ class Layout:
     wrong += [axis for axis in sizes if axis not in named and sizes[axis] > 1]
     if wrong:
       raise InputError(
-        f"Layout(batch={self.batch}, vocab={self.vocab!r}) does not fit the"
+        f"Placement(batch={self.batch}, vocab={self.vocab!r}) does not fit the"
         f" mesh {sizes}: see the axes {wrong}."
       )
 
