@@ -18,9 +18,21 @@ import pathlib
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from flexmdm_jax.errors import InputError
+
+try:
+  from compression import zstd  # Python 3.14
+except ImportError:
+  try:
+    from backports import zstd
+  except ImportError:
+    zstd = None
+
+_DAMAGED = (OSError, EOFError, zlib.error)
+if zstd is not None:
+  _DAMAGED += (zstd.ZstdError,)
 
 Skipped = collections.Counter
 
@@ -46,7 +58,7 @@ class Files(Source):
   """Files with a JSON object a line, as Hugging Face stores text.
 
   Attributes:
-    paths: the files; a name that ends in .gz is decompressed.
+    paths: the files; a name that ends in .gz or .zst is decompressed.
     text_key: the key of the text.
   """
 
@@ -85,8 +97,7 @@ class Files(Source):
   def documents(self, skipped: Skipped) -> Iterator[str]:
     """The documents of all files; see `Source`."""
     for path in self.paths:
-      open_file = gzip.open if path.suffix == ".gz" else open
-      with _readable(path), open_file(path, "rb") as file:
+      with _readable(path), _open(path) as file:
         for line in file:
           if not line.strip():
             continue
@@ -97,12 +108,23 @@ class Files(Source):
             yield text
 
 
+def _open(path: pathlib.Path) -> BinaryIO:
+  if path.suffix == ".zst":
+    if zstd is None:
+      raise InputError(
+        f"{path} needs the package backports.zstd: pip install"
+        " 'flexmdm_jax[text]'."
+      )
+    return zstd.open(path, "rb")
+  return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
 @contextlib.contextmanager
 def _readable(path: pathlib.Path) -> Iterator[None]:
   """Makes one InputError of whatever an unreadable file raises."""
   try:
     yield
-  except (OSError, EOFError, zlib.error) as error:
+  except _DAMAGED as error:
     raise InputError(
       f"cannot read {path} ({getattr(error, 'strerror', None) or error}): give"
       " a whole, readable file."
@@ -149,7 +171,7 @@ class Tfds(Source):
     if self.text_key not in builder.info.features:
       raise InputError(
         f"the TFDS data set {self.name!r} has no feature {self.text_key!r}: set"
-        f" data.text_key to one of {', '.join(builder.info.features)}."
+        f" text_key to one of {', '.join(builder.info.features)}."
       )
     try:
       rows = builder.as_data_source(split=self.split)

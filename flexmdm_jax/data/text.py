@@ -145,13 +145,18 @@ class TextSet:
       stand for an unknown character) and "skipped", by kind.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, setting: str = "data"):
     """Opens a folder that `prepare` wrote.
+
+    Args:
+      folder: the folder.
+      setting: what an error calls the settings of this text.
 
     Raises:
       InputError: it is damaged.
     """
     self.folder = folder
+    self._setting = setting
     try:
       self.metadata = json.loads((folder / "metadata.json").read_text())
       wanted = self.metadata["bytes"]
@@ -170,8 +175,8 @@ class TextSet:
     require_split(split)
     if not self.metadata["splits"].get(split, {}).get("records"):
       raise InputError(
-        f"this text has no {split} documents: set data.{split}, or give more"
-        " documents."
+        f"this text has no {split} documents: set {self._setting}.{split}, or"
+        " give more documents."
       )
     return TextRecords(self.folder, split)
 
@@ -183,6 +188,7 @@ def prepare(
   *,
   max_length: int,
   long: str = "split",
+  setting: str = "data",
 ) -> TextSet:
   """Tokenises documents into a folder, unless they are there already.
 
@@ -202,6 +208,7 @@ def prepare(
       the training documents have.
     max_length: the longest record, in tokens.
     long: see `split_text`.
+    setting: what an error calls the settings of these sources.
 
   Raises:
     InputError: a setting is out of range, a source cannot be read or has no
@@ -214,7 +221,9 @@ def prepare(
       f"data.long={long!r} is unknown: choose one of {', '.join(LONG_RULES)}."
     )
   if "train" not in sources:
-    raise InputError("data.train is not set: give the documents to train on.")
+    raise InputError(
+      f"{setting}.train is not set: give the documents to train on."
+    )
   recipe = [
     _FORMAT,
     {split: source.fingerprint() for split, source in sources.items()},
@@ -231,18 +240,18 @@ def prepare(
     try:
       with _writable(folder):
         temporary.mkdir(parents=True)
-      _write(temporary, sources, tokenizer, max_length, long)
+      _write(temporary, sources, tokenizer, max_length, long, setting)
       with _writable(folder):
         _rename(temporary, final)
     finally:
       shutil.rmtree(temporary, ignore_errors=True)
-  return TextSet(final)
+  return TextSet(final, setting)
 
 
-def _write(folder, sources, tokenizer, max_length, long) -> None:
+def _write(folder, sources, tokenizer, max_length, long, setting) -> None:
   """Writes the files of a `TextSet`."""
   if tokenizer is None:
-    tokenizer = CharTokenizer(_alphabet(sources))
+    tokenizer = CharTokenizer(_alphabet(sources, setting))
   skipped = collections.defaultdict(Skipped)
   writers = {split: _Writer(folder, split) for split in SPLITS}
   documents = _documents(sources, skipped)
@@ -261,7 +270,7 @@ def _write(folder, sources, tokenizer, max_length, long) -> None:
   }
   for split in sources:
     if not splits[split]["records"]:
-      raise _no_documents(split, skipped)
+      raise _no_documents(split, skipped, setting)
   if any(skipped.values()):
     logging.warning("skipped rows of text: %s", _report(skipped))
   metadata = {
@@ -277,7 +286,7 @@ def _write(folder, sources, tokenizer, max_length, long) -> None:
     (folder / "metadata.json").write_text(text)
 
 
-def _alphabet(sources: Mapping[str, Source]) -> set[str]:
+def _alphabet(sources: Mapping[str, Source], setting: str) -> set[str]:
   """The characters of the training documents."""
   skipped = collections.defaultdict(Skipped)
   characters = set()
@@ -285,7 +294,7 @@ def _alphabet(sources: Mapping[str, Source]) -> set[str]:
     if split == "train":
       characters.update(text)
   if not characters:
-    raise _no_documents("train", skipped)
+    raise _no_documents("train", skipped, setting)
   return characters
 
 
@@ -375,11 +384,13 @@ def _writable(folder: pathlib.Path) -> Iterator[None]:
     ) from error
 
 
-def _no_documents(split: str, skipped: Mapping[str, Skipped]) -> InputError:
+def _no_documents(
+  split: str, skipped: Mapping[str, Skipped], setting: str
+) -> InputError:
   return InputError(
-    f"data.{split} has no document that can be used"
+    f"{setting}.{split} has no document that can be used"
     f" ({_report(skipped) or 'no rows at all'}): check the files and"
-    " data.text_key."
+    f" {setting}.text_key."
   )
 
 
