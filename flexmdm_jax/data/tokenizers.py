@@ -161,9 +161,9 @@ class FolderTokenizer(Tokenizer):
   """The tokenizer of a pretrained model, from its Hugging Face folder.
 
   Ids are the model's own, and so is the size of its vocabulary, which may be
-  larger than the tokenizer's: LLaDA has 126,464 rows for 126,349 tokens. What
-  text says is text, special tokens' names too; none is added. Where the pad is
-  the end of text as well (LLaDA's is), it is no mark of the length.
+  larger than the tokenizer's (LLaDA's 126,464 are). What text says is text,
+  special tokens' names too; none is added. Where the pad is the end of text as
+  well (LLaDA's is), it is no mark of the length.
   """
 
   def __init__(
@@ -203,23 +203,9 @@ class FolderTokenizer(Tokenizer):
       _read_object(folder / "tokenizer_config.json"),
       _read_object(folder / "special_tokens_map.json"),
     ]
-    content = _read_object(folder / "tokenizer.json")
-    special = [
-      token | {"special": True} for token in content.get("added_tokens") or []
-    ]
-    try:
-      # Only special tokens can be told to be read as text.
-      self._tokenizer = tokenizers.Tokenizer.from_str(
-        json.dumps(content | {"added_tokens": special})
-      )
-    except Exception as error:  # the package raises nothing narrower
-      raise InputError(
-        f"{folder}/tokenizer.json is no tokenizer ({error}): take a good copy."
-      ) from error
-    self._tokenizer.encode_special_tokens = True
-    self._tokenizer.no_padding()
-    self._tokenizer.no_truncation()
-    ids = self._tokenizer.get_vocab(with_added_tokens=True)
+    path = folder / "tokenizer.json"
+    content = _read_object(path)
+    ids = _load(tokenizers, content, path).get_vocab(with_added_tokens=True)
     self._ids = frozenset(ids.values())
 
     def known(name):
@@ -249,6 +235,16 @@ class FolderTokenizer(Tokenizer):
         f" in {folder}, whose last id is {max(self._ids)}: set data.vocab_size,"
         " or take both from one model."
       )
+    # Only special tokens can be told to be read as text.
+    added = [
+      token | {"special": token["special"] or token["id"] in (mask, pad)}
+      for token in content.get("added_tokens") or []
+    ]
+    content = content | {"added_tokens": added}
+    self._tokenizer = _load(tokenizers, content, path)
+    self._tokenizer.encode_special_tokens = True
+    self._tokenizer.no_padding()
+    self._tokenizer.no_truncation()
     token = self._tokenizer.id_to_token(mask)
     if token is not None and mask in self.encode(token):
       raise InputError(
@@ -287,6 +283,16 @@ def _import_tokenizers() -> Any:
       " 'flexmdm_jax[text]'."
     ) from error
   return tokenizers
+
+
+def _load(tokenizers, content: dict[str, Any], path: pathlib.Path) -> Any:
+  """The tokenizer of a parsed tokenizer.json."""
+  try:
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
+  except Exception as error:  # the package raises nothing narrower
+    raise InputError(
+      f"{path} is no tokenizer ({error}): take a good copy."
+    ) from error
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
