@@ -96,16 +96,25 @@ class Files(Source):
 
   def documents(self, skipped: Skipped) -> Iterator[str]:
     """The documents of all files; see `Source`."""
+    for row in self.rows(skipped):
+      text, fault = check_text(row.get(self.text_key, _MISSING))
+      if fault:
+        skipped[fault] += 1
+      else:
+        yield text
+
+  def rows(self, skipped: Skipped) -> Iterator[dict[str, Any]]:
+    """The objects of all files; lines that hold none are counted."""
     for path in self.paths:
       with _readable(path), _open(path) as file:
         for line in file:
           if not line.strip():
             continue
-          text, fault = _read_line(line, self.text_key)
+          row, fault = _read_line(line)
           if fault:
             skipped[fault] += 1
           else:
-            yield text
+            yield row
 
 
 def _open(path: pathlib.Path) -> BinaryIO:
@@ -182,7 +191,7 @@ class Tfds(Source):
         " as array_record."
       ) from error
     for row in rows:
-      text, fault = _checked(row[self.text_key])
+      text, fault = check_text(row[self.text_key])
       if fault:
         skipped[fault] += 1
       else:
@@ -206,21 +215,24 @@ class Tfds(Source):
     return builder
 
 
-def _read_line(line: bytes, text_key: str) -> tuple[str, str | None]:
-  """(text, None) of a line of JSON, or ("", its fault)."""
+def _read_line(line: bytes) -> tuple[dict[str, Any], str | None]:
+  """(object, None) of a line of JSON, or ({}, its fault)."""
   try:
     row = json.loads(line.decode("utf-8-sig"))
   except UnicodeDecodeError:
-    return "", "not_utf8"
+    return {}, "not_utf8"
   except (ValueError, RecursionError):
-    return "", "not_json"
-  if not isinstance(row, dict) or text_key not in row:
-    return "", "no_text"
-  return _checked(row[text_key])
+    return {}, "not_json"
+  return (row, None) if isinstance(row, dict) else ({}, "no_text")
 
 
-def _checked(value: Any) -> tuple[str, str | None]:
+_MISSING = object()
+
+
+def check_text(value: Any) -> tuple[str, str | None]:
   """(text, None) of a text or its bytes, or ("", its fault)."""
+  if value is _MISSING:
+    return "", "no_text"
   try:
     text = value.decode() if isinstance(value, bytes) else value
     if not isinstance(text, str):

@@ -18,9 +18,8 @@ from flexmdm_jax.data.task import (
 from flexmdm_jax.data.text import TextSet, prepare
 from flexmdm_jax.data.tokenizers import (
   CharTokenizer,
-  FolderTokenizer,
-  GPT2Tokenizer,
   Tokenizer,
+  load_tokenizer,
 )
 from flexmdm_jax.errors import InputError
 
@@ -107,25 +106,10 @@ class TextTask(Task):
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
     """The tokenizer of the text."""
-    data = self._data
-    if data["tokenizer"] == "char":
+    if self._data["tokenizer"] == "char":
       (text_set,) = self._prepare(None)
       return CharTokenizer(text_set.metadata["alphabet"])
-    folder = data["tokenizer_folder"]
-    if folder is None:
-      raise InputError(
-        "data.tokenizer_folder is not set: give the folder of GPT-2's"
-        " encoder.json and vocab.bpe, or of a model's tokenizer.json, or"
-        " data.tokenizer=char."
-      )
-    if data["tokenizer"] == "folder":
-      return FolderTokenizer(
-        folder,
-        mask=data.get("mask_id"),
-        pad=data.get("pad_id"),
-        size=data.get("vocab_size"),
-      )
-    return GPT2Tokenizer(folder, data["merges"])
+    return load_tokenizer(self._data)
 
   @functools.cached_property
   def text_sets(self) -> list[TextSet]:

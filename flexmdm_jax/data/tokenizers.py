@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flexmdm_jax.errors import InputError
@@ -272,6 +272,33 @@ class FolderTokenizer(Tokenizer):
 
   def _decode(self, ids):
     return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
+  """The tokenizer of files that a config names.
+
+  Args:
+    data: the config's; "tokenizer" is "gpt2" or "folder", `TextTask` explains
+      the others.
+
+  Raises:
+    InputError: no folder is given, or as the tokenizer.
+  """
+  folder = data["tokenizer_folder"]
+  if folder is None:
+    raise InputError(
+      "data.tokenizer_folder is not set: give the folder of GPT-2's"
+      " encoder.json and vocab.bpe; with data.tokenizer=folder, of a model's"
+      " tokenizer.json; or set data.tokenizer=char, where the data allow it."
+    )
+  if data["tokenizer"] == "gpt2":
+    return GPT2Tokenizer(folder, data["merges"])
+  return FolderTokenizer(
+    folder,
+    mask=data.get("mask_id"),
+    pad=data.get("pad_id"),
+    size=data.get("vocab_size"),
+  )
 
 
 def _import_tokenizers() -> Any:
