@@ -149,3 +149,30 @@ def openwebtext_proof_pile(**settings) -> config_dict.ConfigDict:
       **settings,
     }
   )
+
+
+def finetune_data(name: str, **settings) -> config_dict.ConfigDict:
+  """The `data` of a fine-tuning, with places for what a run must be given.
+
+  Args:
+    name: "gsm8k" or "code".
+    **settings: what differs; see `FineTuneTask`.
+  """
+  config = config_dict.create(
+    name=name,
+    train=placeholder(str),
+    validation=placeholder(str),
+    test=placeholder(str),
+    text_key="code",
+    holes=1,
+    tokenizer="folder",
+    tokenizer_folder=placeholder(str),
+    merges=placeholder(int),
+    mask_id=placeholder(int),
+    pad_id=placeholder(int),
+    vocab_size=placeholder(int),
+    max_length=1024,
+    buckets=(128, 256, 512, 1024),
+  )
+  config.update(settings)
+  return config
