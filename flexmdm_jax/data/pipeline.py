@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,13 +64,16 @@ class BucketPlan:
     self._seed = seed
     self._order = order
     self.batches_per_epoch = len(lengths) // batch_size
-    # Two, since reading ahead crosses the end of an epoch.
+    # Two, since reading ahead crosses the end of an epoch. All reading threads
+    # want the same at once: one draws, the others wait.
+    self._drawing = threading.Lock()
     self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
 
   def batch(self, index: int) -> tuple[int, Int[np.ndarray, " B"]]:
     """The length of batch `index` (from 0, on through the epochs), its rows."""
     epoch, i = divmod(index, self.batches_per_epoch)
-    rows = self._epoch(epoch)[i]
+    with self._drawing:
+      rows = self._epoch(epoch)[i]
     return int(self._buckets[self._bucket[rows].max()]), rows
 
   def _draw_epoch(self, epoch: int) -> Int[np.ndarray, "n B"]:

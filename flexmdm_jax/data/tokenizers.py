@@ -228,13 +228,15 @@ class FolderTokenizer(Tokenizer):
         )
     if size is None:
       size = model.get("embedding_size") or model.get("vocab_size")
-    self.vocab = Vocab(max(self._ids) + 1 if size is None else size, mask, pad)
-    if self.vocab.size <= max(self._ids):
+    last = max(self._ids, default=-1)
+    size = last + 1 if size is None else size
+    if isinstance(size, int) and size <= last:
       raise InputError(
-        f"the vocabulary of {self.vocab.size} ids is smaller than the tokenizer"
-        f" in {folder}, whose last id is {max(self._ids)}: set data.vocab_size,"
-        " or take both from one model."
+        f"the vocabulary of {size} ids is smaller than the tokenizer in"
+        f" {folder}, whose last id is {last}: set data.vocab_size, or take both"
+        " from one model."
       )
+    self.vocab = Vocab(size, mask, pad)
     # Only special tokens can be told to be read as text.
     added = [
       token | {"special": token["special"] or token["id"] in (mask, pad)}

@@ -144,6 +144,11 @@ def test_agrees_with_the_reader_of_gpt_2(tmp_path, tokenizer):
     ),
     (
       "config.json",
+      {"mask_token_id": 1, "pad_token_id": 2, "vocab_size": "many"},
+      "size must be an int, got 'many'",
+    ),
+    (
+      "config.json",
       {"mask_token_id": 5, "pad_token_id": 2, "vocab_size": 270},
       "reads the text '&' as the mask 5: set data.mask_id",
     ),

@@ -152,7 +152,7 @@ def test_baselines_mix_too(settings, method):
     ({"train": "a.jsonl"}, "data.train=a.jsonl stands beside data.mixture"),
     ({"tokenizer": "char"}, "data.tokenizer=char depends on the text"),
     ({"web": {"source": "s3"}}, "data.mixture.openwebtext.source='s3' is unkn"),
-    ({"vocab_size": 200}, "mask=262 is out of range"),
+    ({"vocab_size": 200}, "vocabulary of 200 ids is smaller than the token"),
   ],
 )
 def test_settings_that_do_not_fit_are_named(settings, changes, message):
