@@ -94,6 +94,7 @@ def token_sample(
     axis_name: inside `jax.shard_map`, the mesh axis over which the columns of
       `unembed` and `bias` are sharded in equal parts. `banned` and the tokens
       are global ids; the results are the same on all devices of the axis.
+      Around a Mosaic kernel `jax.shard_map` needs `check_vma=False`.
     implementation: "reference", "xla", "mosaic_gpu", "mosaic_tpu", or None for
       the best on this backend.
     interpret: runs the named Mosaic kernel on the CPU: True, or the parameters
@@ -141,8 +142,8 @@ def _from_scans(
   bias,
   top_p,
   axis_name,
-  config,
-  interpret,
+  config=None,
+  interpret=False,
 ):
   """The five arrays of `TokenSamples`; `scan` is like `xla.scan_vocab`."""
   N, V = hidden.shape[0], unembed.shape[1]
