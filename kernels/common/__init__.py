@@ -2,7 +2,11 @@
 
 from flexmdm_jax.kernels.common.dispatch import Implementation, dispatch
 from flexmdm_jax.kernels.common.mosaic_gpu import gpu_interpreter, gpu_load
-from flexmdm_jax.kernels.common.targets import Target, target
+from flexmdm_jax.kernels.common.targets import (
+  Target,
+  is_on_one_device,
+  target,
+)
 
 __all__ = [
   "Implementation",
@@ -10,5 +14,6 @@ __all__ = [
   "dispatch",
   "gpu_interpreter",
   "gpu_load",
+  "is_on_one_device",
   "target",
 ]

@@ -4,7 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flexmdm_jax.kernels.common.targets import Target, target
+from flexmdm_jax.kernels.common.targets import (
+  Target,
+  is_on_one_device,
+  target,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +41,8 @@ def dispatch(
   Args:
     implementations: by name, the best first; the last runs anywhere.
     implementation: a name, or None: the first that is available and does not
-      raise NotImplementedError.
+      raise NotImplementedError; the last where several devices may share the
+      call.
     *args: arguments of `run`.
     config: tuning of the named implementation; None takes the table's.
     interpret: run the named implementation on the CPU, as Python would.
@@ -56,12 +61,13 @@ def dispatch(
         "config and interpret are of one implementation: name it, one of"
         f" {', '.join(implementations)}."
       )
-    for name in available[:-1]:
+    *kernels, anywhere = available
+    for name in kernels if is_on_one_device() else ():
       try:
         return implementations[name].run(*args, **kwargs)
       except NotImplementedError:
         continue
-    return implementations[available[-1]].run(*args, **kwargs)
+    return implementations[anywhere].run(*args, **kwargs)
 
   if implementation not in implementations:
     raise ValueError(

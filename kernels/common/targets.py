@@ -34,3 +34,16 @@ def target() -> Target:
   if isinstance(device, str):
     device = jax.devices(device)[0]
   return Target(device.platform, device.device_kind)
+
+
+def is_on_one_device() -> bool:
+  """Whether what is traced now is sure to be one device's work.
+
+  It is inside `shard_map`, and where there is one device. The compiler cannot
+  partition a Mosaic kernel.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return jax.device_count() == 1
+  manual = jax.sharding.AxisType.Manual
+  return mesh.size == 1 or all(kind == manual for kind in mesh.axis_types)

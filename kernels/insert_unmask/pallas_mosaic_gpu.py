@@ -61,15 +61,17 @@ def insert_unmask(
   while chunk > width:
     chunk //= 2
   cells = pl.cdiv(width, chunk) * chunk
+  # Under `shard_map` the results vary as the tokens do.
+  out = functools.partial(
+    jax.ShapeDtypeStruct,
+    dtype=jnp.int32,
+    manual_axis_type=jax.typeof(tokens).manual_axis_type,
+  )
   new_tokens, new_length, truncated = plgpu.kernel(
     functools.partial(
       _kernel, L=L, width=width, chunk=chunk, mask=mask, pad=pad
     ),
-    out_type=(
-      jax.ShapeDtypeStruct((B, width), jnp.int32),
-      jax.ShapeDtypeStruct((B,), jnp.int32),
-      jax.ShapeDtypeStruct((B,), jnp.int32),
-    ),
+    out_type=(out((B, width)), out((B,)), out((B,))),
     # A chunk of zeros comes before the row: what is shifted in from there.
     scratch_types=[plgpu.SMEM((chunk + cells,), jnp.int32)] * 2,
     grid=(B,),
@@ -126,7 +128,7 @@ def _kernel(
     each_chunk(lambda start: body(jnp.minimum(start, width - chunk)))
 
   def before(ref, start, step):
-    """The cells `step` to the left: a step is a part or a multiple of a chunk."""
+    """The cells `step` to the left; it divides a chunk, or is some chunks."""
     return load(ref, jnp.maximum(start - step, -chunk))
 
   shift[pl.ds(0, chunk)] = zeros

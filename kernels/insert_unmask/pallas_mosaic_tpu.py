@@ -47,13 +47,15 @@ def insert_unmask(
   P = pl.cdiv(L + 1, _LANES) * _LANES
   rows = pl.BlockSpec((config.block_rows, P), lambda i: (i, 0))
   column = pl.BlockSpec((config.block_rows, 1), lambda i: (i, 0))
+  # Under `shard_map` the results vary as the tokens do.
+  out = functools.partial(
+    jax.ShapeDtypeStruct,
+    dtype=jnp.int32,
+    manual_axis_type=jax.typeof(tokens).manual_axis_type,
+  )
   new_tokens, new_length, truncated = pl.pallas_call(
     functools.partial(_kernel, L=L, mask=mask, pad=pad),
-    out_shape=(
-      jax.ShapeDtypeStruct((B, L), jnp.int32),
-      jax.ShapeDtypeStruct((B, 1), jnp.int32),
-      jax.ShapeDtypeStruct((B, 1), jnp.int32),
-    ),
+    out_shape=(out((B, L)), out((B, 1)), out((B, 1))),
     grid=(pl.cdiv(B, config.block_rows),),
     in_specs=[column, rows, rows, rows],
     out_specs=(rows, column, column),
