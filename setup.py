@@ -54,6 +54,7 @@ setup(
     "notebooks": [*PLOTS, "ipykernel>=6", "nbclient>=0.10"],
     "dev": [
       *PLOTS,
+      "jax[tpu]",  # libtpu, which compiles for TPUs that are not here
       "beartype>=0.20",
       "build>=1.2",
       "chex>=0.1.90",

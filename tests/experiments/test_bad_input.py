@@ -6,6 +6,12 @@ pytestmark = pytest.mark.slow
 
 # name -> (module, flags, what the one line must hold)
 CASES = {
+  "kernel": ("tune_kernels", ["--kernel=nope", "--out=x.json"], "=nope"),
+  "nothing to tune": (
+    "tune_kernels",
+    ["--kernel=insert_unmask", "--out=x.json"],
+    "nothing to tune on a cpu",
+  ),
   "config file": (
     "train",
     ["--config=experiments/configs/nope.py"],
