@@ -111,9 +111,12 @@ def token_sample(
   hidden, unembed, num_rows, key, banned, bias = _checked(
     hidden, unembed, num_rows, key, temperature, banned, bias, top_p, axis_name
   )
+  offered = dict(IMPLEMENTATIONS)
+  if implementation is None:
+    del offered["reference"]
   return TokenSamples(
     *common.dispatch(
-      _IMPLEMENTATIONS,
+      offered,
       implementation,
       hidden,
       unembed,
@@ -330,8 +333,8 @@ def _checked(
   return hidden, unembed, num_rows, key, banned, bias
 
 
-# The best first.
-_IMPLEMENTATIONS = {
+# The best first; the reference is run only if it is asked for.
+IMPLEMENTATIONS = {
   "mosaic_gpu": common.Implementation(
     functools.partial(_from_scans, pallas_mosaic_gpu.scan_vocab),
     available=lambda target: target.is_hopper,

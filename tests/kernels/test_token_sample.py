@@ -415,7 +415,7 @@ def test_picks_by_backend():
 
 @pytest.mark.parametrize("name", ["mosaic_gpu", "mosaic_tpu"])
 def test_on_device(name):
-  if not api._IMPLEMENTATIONS[name].available(common.target()):
+  if not api.IMPLEMENTATIONS[name].available(common.target()):
     pytest.skip(f"No device for {name}.")
   hidden, unembed, bias = inputs()
   draw = functools.partial(
