@@ -22,7 +22,7 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import output
 from flexmdm_jax.kernels.common import target
 
-KERNELS = ("insert_unmask",)
+KERNELS = ("insert_unmask", "token_sample")
 _KERNEL = flags.DEFINE_string("kernel", None, f"One of {', '.join(KERNELS)}.")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Runs of each measurement.")

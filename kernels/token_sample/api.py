@@ -94,6 +94,7 @@ def token_sample(
     axis_name: inside `jax.shard_map`, the mesh axis over which the columns of
       `unembed` and `bias` are sharded in equal parts. `banned` and the tokens
       are global ids; the results are the same on all devices of the axis.
+      Around a Mosaic kernel `jax.shard_map` needs `check_vma=False`.
     implementation: "reference", "xla", "mosaic_gpu", "mosaic_tpu", or None for
       the best on this backend.
     interpret: runs the named Mosaic kernel on the CPU: True, or the parameters
@@ -110,9 +111,12 @@ def token_sample(
   hidden, unembed, num_rows, key, banned, bias = _checked(
     hidden, unembed, num_rows, key, temperature, banned, bias, top_p, axis_name
   )
+  offered = dict(IMPLEMENTATIONS)
+  if implementation is None:
+    del offered["reference"]
   return TokenSamples(
     *common.dispatch(
-      _IMPLEMENTATIONS,
+      offered,
       implementation,
       hidden,
       unembed,
@@ -329,8 +333,8 @@ def _checked(
   return hidden, unembed, num_rows, key, banned, bias
 
 
-# The best first.
-_IMPLEMENTATIONS = {
+# The best first; the reference is run only if it is asked for.
+IMPLEMENTATIONS = {
   "mosaic_gpu": common.Implementation(
     functools.partial(_from_scans, pallas_mosaic_gpu.scan_vocab),
     available=lambda target: target.is_hopper,

@@ -154,3 +154,26 @@ def gpu_config(kind: str, N: int) -> GpuConfig:
     cluster=1 if N <= 64 else 2,
     processors=_PROCESSORS.get(kind, GpuConfig.processors),
   )
+
+
+# What the tuner tries.
+CANDIDATES = {
+  "xla": [
+    XlaConfig(tile_rows=rows, tile_vocab=columns)
+    for rows in (64, 128, 256, 1024)
+    for columns in (2048, 4096, 8192)
+  ],
+  "mosaic_tpu": [
+    TpuConfig(rows, columns, strip, splits, 96 * _MIB)
+    for rows in (256, 512, 1024)
+    for columns in (256, 512, 1024)
+    for strip in (16, 32, 64)
+    for splits in (1, 2)
+  ],
+  "mosaic_gpu": [
+    GpuConfig(cluster, stages, max_splits=splits)
+    for cluster in (1, 2)
+    for stages in (3, 4, 5)
+    for splits in (1, 4, 16)
+  ],
+}

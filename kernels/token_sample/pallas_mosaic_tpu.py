@@ -132,6 +132,7 @@ def scan_vocab(
     interpret=pltpu.InterpretParams() if interpret is True else interpret,
     name="token_sample",
   )(scalars, *(array for array, _ in inputs.values()))
+  found = list(found)
   if floor is None:
     found += [jnp.zeros_like(found[0])] * 2
   lanes_merged = stats.merge(stats.Stats(*found), temperature, axis=-1)

@@ -85,13 +85,13 @@ def from_logits(logits, word, temperature, top_p):
 
   token = draw(0, logits > -jnp.inf)
   if temperature and top_p < 1:
-    # At least the most probable id stays.
     tempered = jax.nn.softmax(logits / temperature)
     order = jnp.argsort(-logits)
     before = jnp.cumsum(tempered[order]) - tempered[order]
     least = jnp.min(jnp.where(before < top_p, logits[order], jnp.inf))
     _, token = jax.lax.while_loop(
-      lambda state: logits[state[1]] < least,
+      # The most probable id is in the nucleus, unless there are NaNs.
+      lambda state: (logits[state[1]] < least) & (least < jnp.inf),
       lambda state: (state[0] + 1, draw(state[0], logits > logits[state[1]])),
       (jnp.uint32(1), token),
     )

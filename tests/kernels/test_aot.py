@@ -30,6 +30,8 @@ from jax.sharding import PartitionSpec as P
 
 from flexmdm_jax.kernels.insert_unmask import arg_specs, insert_unmask
 from flexmdm_jax.kernels.insert_unmask.arg_specs import Spec
+from flexmdm_jax.kernels.token_sample import arg_specs as token_specs
+from flexmdm_jax.kernels.token_sample import token_sample
 
 insert = functools.partial(insert_unmask, **arg_specs.STATIC)
 
@@ -38,6 +40,14 @@ insert = functools.partial(insert_unmask, **arg_specs.STATIC)
 CASES = [
   (f"insert_unmask-{spec.batch_size}x{spec.max_length}", insert, spec.shapes())
   for spec in (Spec(256, 1024), Spec(64, 1000), Spec(16, 8192), Spec(4, 5))
+]
+CASES += [
+  (
+    f"token_sample-{name}",
+    functools.partial(token_sample, temperature=1.0),
+    token_specs.SPECS[name].shapes(),
+  )
+  for name in ("llada", "openwebtext")
 ]
 each_case = pytest.mark.parametrize(
   ("function", "shapes"),
