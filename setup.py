@@ -60,7 +60,6 @@ setup(
     "dev": [
       *PLOTS,
       *TEXT,
-      "jax[tpu]",  # libtpu, which compiles for TPUs that are not here
       "beartype>=0.20",
       "build>=1.2",
       "chex>=0.1.90",

@@ -30,6 +30,10 @@ _BUCKETS = flags.DEFINE_list("buckets", None, "Canvases of the sampler.")
 _BASELINES = flags.DEFINE_list(
   "baselines", ["dense", "port"], "What sampling is compared with."
 )
+_KERNELS = flags.DEFINE_list("kernels", list(kernels.KERNELS), "Which ones.")
+_KERNEL_SHAPES = flags.DEFINE_list(
+  "kernel_shapes", None, "Rows of the kernels' arg_specs; all by default."
+)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of each measurement.")
 _PLOT = flags.DEFINE_string(
   "plot", None, "PNG of sampling's cost by length, steps and batch."
@@ -47,6 +51,10 @@ def main(_):
     )
   if wrong := set(_BASELINES.value) - {"dense", "port"}:
     raise InputError(f"--baselines={wrong.pop()} must be of dense, port.")
+  if wrong := set(_KERNELS.value) - set(kernels.KERNELS):
+    raise InputError(
+      f"--kernels={wrong.pop()} must be of {', '.join(kernels.KERNELS)}."
+    )
   cli.require_least(
     repeats=(_REPEATS.value, 1),
     batch_size=(_BATCH.value, 1),
@@ -75,7 +83,11 @@ def main(_):
     if _PLOT.value:
       sampling.plot(measured, pathlib.Path(_PLOT.value))
   else:
-    measured = kernels.measure(repeats=_REPEATS.value)
+    measured = kernels.measure(
+      names=_KERNELS.value,
+      shapes=_KERNEL_SHAPES.value,
+      repeats=_REPEATS.value,
+    )
   result = {
     "suite": _SUITE.value,
     "shape": _SHAPE.value,

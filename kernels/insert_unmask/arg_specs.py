@@ -51,6 +51,7 @@ class Spec:
 # Keywords of every call; the ids of `arguments` are below.
 STATIC = {"mask": 100, "pad": 101}
 SPECS = {
+  "small": Spec(16, 256),
   "openwebtext": Spec(64, 1024),
   "odd": Spec(256, 1000),
   "large": Spec(256, 4096),

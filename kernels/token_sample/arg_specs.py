@@ -61,4 +61,6 @@ SPECS = {
   "llada_quarter": Spec(4096, 4096, 126464, active=1024),
   "llada_few": Spec(64, 4096, 126464, active=64),
   "openwebtext": Spec(4096, 768, 50259, active=4096),
+  # For a CPU, with a quarter of the rows active.
+  "small": Spec(256, 128, 4096, active=64),
 }
