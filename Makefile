@@ -44,9 +44,10 @@ $(VENV)/installed: setup.py pyproject.toml
 # Compiles for TPUs that are not here. Beside the environment, not in it: where
 # JAX finds it, it looks for a TPU at every start, and warns.
 $(VENV)/libtpu: $(VENV)/installed
-	$(RUN) -m pip install --quiet --no-deps --target $@.new "$$($(RUN) -c '\
-	  from importlib.metadata import requires; \
-	  print(*[r.split(";")[0] for r in requires("jax") if "libtpu" in r])')"
+	$(RUN) -c 'from importlib.metadata import requires; \
+	print(*[r.split(";")[0] for r in requires("jax") if "libtpu" in r])' \
+	  > $@.txt
+	$(RUN) -m pip install --quiet --no-deps --target $@.new -r $@.txt
 	mv $@.new $@
 
 clean:
