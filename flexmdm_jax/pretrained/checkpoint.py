@@ -13,7 +13,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -144,38 +144,47 @@ def load_model(folder: str | pathlib.Path, **options: Any) -> Transformer:
   return model.clone(**options)
 
 
-def load(folder: str | pathlib.Path, abstract: Mapping[str, Any]) -> dict:
+def load(
+  folder: str | pathlib.Path,
+  abstract: Mapping[str, Any],
+  wanted: Callable[[tuple[str, ...]], bool] = lambda path: True,
+) -> dict:
   """Restores a network's parameters onto a mesh, and verifies them.
 
   Args:
     folder: as `from_hf` made it.
     abstract: `jax.ShapeDtypeStruct`s with shardings, in the tree of the
       parameters. It may have what the folder lacks: the parts of a retrofit.
+    wanted: whether to read the parameter of a path.
 
   Returns:
-    Those parameters of `abstract` that the folder has, in the types asked for.
+    Those parameters of `abstract` that are wanted and that the folder has, in
+    the types asked for.
 
   Raises:
     InputError: the folder is none of `from_hf`, or is damaged; it has an array
       that `abstract` lacks, or one of another shape.
   """
-  folder = pathlib.Path(folder)
+  folder = pathlib.Path(folder).expanduser()
   _about(folder)
   stored = _Arrays(folder / _PARAMS).shapes
-  wanted = traverse_util.flatten_dict(dict(abstract), sep="/")
-  if unknown := set(stored) - set(wanted):
+  known = traverse_util.flatten_dict(dict(abstract), sep="/")
+  if unknown := set(stored) - set(known):
     raise InputError(
       f"{folder} has {weights.names(unknown)}, which the model lacks."
     )
   for path, shape in stored.items():
-    if shape != wanted[path].shape:
+    if shape != known[path].shape:
       raise InputError(
         f"{folder} has {path} of the shape {list(shape)}, but the model needs"
-        f" {list(wanted[path].shape)}."
+        f" {list(known[path].shape)}."
       )
   target = traverse_util.unflatten_dict(
-    {path: wanted[path] for path in stored}, sep="/"
+    {path: known[path] for path in stored if wanted(tuple(path.split("/")))},
+    sep="/",
   )
+  if not target:
+    return {}
   try:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       params = checkpointer.restore(
@@ -183,6 +192,7 @@ def load(folder: str | pathlib.Path, abstract: Mapping[str, Any]) -> dict:
         args=ocp.args.PyTreeRestore(
           target,
           restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+          partial_restore=True,
         ),
       )
   except Exception as error:  # whatever a damaged file makes Orbax raise
