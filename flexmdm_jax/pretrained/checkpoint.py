@@ -9,7 +9,9 @@ array on the disk. `load` restores them from there onto any mesh.
   FOLDER/source/          the other files of the Hugging Face folder
 """
 
+import contextlib
 import json
+import logging
 import math
 import pathlib
 import shutil
@@ -67,7 +69,7 @@ def from_hf(
         (_Leaf, _LeafHandler())
       ),
     )
-    with ocp.Checkpointer(handler) as checkpointer:
+    with _quiet_orbax(), ocp.Checkpointer(handler) as checkpointer:
       tree = traverse_util.unflatten_dict(leaves, sep="/")
       checkpointer.save(path / _PARAMS, args=ocp.args.PyTreeSave(tree))
     about = {
@@ -355,6 +357,18 @@ class _Arrays:
     spec = _array_spec(self._folder.absolute() / path.replace("/", "."))
     array = ts.open(spec, open=True).result()
     return (array if index is None else array[index]).read().result()
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+  """Without its warnings that this is not the way it mostly writes."""
+  logger = logging.getLogger("absl")
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
 
 
 def _array_spec(path) -> dict[str, Any]:
