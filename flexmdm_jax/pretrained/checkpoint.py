@@ -9,7 +9,9 @@ array on the disk. `load` restores them from there onto any mesh.
   FOLDER/source/          the other files of the Hugging Face folder
 """
 
+import contextlib
 import json
+import logging
 import math
 import pathlib
 import shutil
@@ -61,15 +63,7 @@ def from_hf(
   for key, place in found.places.items():
     leaves[place.row.ours].add(key, place)
   with folders.created(output) as path:
-    handler = ocp.PyTreeCheckpointHandler(
-      use_ocdbt=False,
-      type_handler_registry=ocp.type_handlers.create_type_handler_registry(
-        (_Leaf, _LeafHandler())
-      ),
-    )
-    with ocp.Checkpointer(handler) as checkpointer:
-      tree = traverse_util.unflatten_dict(leaves, sep="/")
-      checkpointer.save(path / _PARAMS, args=ocp.args.PyTreeSave(tree))
+    _write(path / _PARAMS, traverse_util.unflatten_dict(leaves, sep="/"))
     about = {
       "config": found.config,
       "retrofit": found.retrofit,
@@ -365,6 +359,31 @@ class _Arrays:
     spec = _array_spec(self._folder.absolute() / path.replace("/", "."))
     array = ts.open(spec, open=True).result()
     return (array if index is None else array[index]).read().result()
+
+
+def _write(folder: pathlib.Path, tree: Mapping[str, Any]) -> None:
+  """Writes a tree of `_Leaf`s as an Orbax folder."""
+  with _quiet_orbax():
+    handler = ocp.PyTreeCheckpointHandler(
+      use_ocdbt=False,
+      type_handler_registry=ocp.type_handlers.create_type_handler_registry(
+        (_Leaf, _LeafHandler())
+      ),
+    )
+    with ocp.Checkpointer(handler) as checkpointer:
+      checkpointer.save(folder, args=ocp.args.PyTreeSave(tree))
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+  """Without its warnings that this is not the way it mostly writes."""
+  logger = logging.getLogger("absl")
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
 
 
 def _array_spec(path) -> dict[str, Any]:
