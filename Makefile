@@ -14,8 +14,8 @@ RUN := $(VENV)/bin/python
 quickstart: $(VENV)/installed
 	$(RUN) -m experiments.quickstart --out=build/quickstart
 
-test: $(VENV)/installed
-	$(RUN) -m pytest -n $(WORKERS) --cov --cov-fail-under=90
+test: $(VENV)/installed $(VENV)/libtpu
+	PYTHONPATH=$(VENV)/libtpu $(RUN) -m pytest -n $(WORKERS) --cov --cov-fail-under=90
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -40,6 +40,15 @@ $(VENV)/installed: setup.py pyproject.toml
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
+
+# Compiles for TPUs that are not here. Beside the environment, not in it: where
+# JAX finds it, it looks for a TPU at every start, and warns.
+$(VENV)/libtpu: $(VENV)/installed
+	$(RUN) -c 'from importlib.metadata import requires; \
+	print(*[r.split(";")[0] for r in requires("jax") if "libtpu" in r])' \
+	  > $@.txt
+	$(RUN) -m pip install --quiet --no-deps --target $@.new -r $@.txt
+	mv $@.new $@
 
 clean:
 	rm -rf .venv build

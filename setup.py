@@ -27,6 +27,10 @@ CORE = [
   "safetensors>=0.5",
   "tqdm>=4.66",
 ]
+TEXT = [
+  "tokenizers>=0.20",
+  "backports.zstd>=1; python_version<'3.14'",  # from then on in Python
+]
 PLOTS = ["matplotlib>=3.9"]
 
 setup(
@@ -48,13 +52,14 @@ setup(
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
-    "text": ["tokenizers>=0.20"],
+    "text": TEXT,
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
     "mauve": ["mauve-text>=0.4"],
     "notebooks": [*PLOTS, "ipykernel>=6", "nbclient>=0.10"],
     "dev": [
       *PLOTS,
+      *TEXT,
       "beartype>=0.20",
       "build>=1.2",
       "chex>=0.1.90",
@@ -66,7 +71,6 @@ setup(
       "ruff>=0.8",
       "scipy>=1.14",
       "setuptools>=77",
-      "tokenizers>=0.20",
       "wheel>=0.43",
     ],
   },

@@ -1,12 +1,18 @@
 """What the command line tools share: errors in one line, and exit codes."""
 
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import app, flags
 
 from flexmdm_jax.errors import DivergedError, InputError
+
+# Of several processes one that fails waits so long for the others to end too.
+_WAIT_SECONDS = 10
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -29,11 +35,26 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         )
       return main(argv)
     except InputError as error:
-      return fail(error, 2)
+      return leave(fail(error, 2))
     except DivergedError as error:
-      return fail(error, 3)
+      return leave(fail(error, 3))
+    except Exception:
+      leave(1)
+      raise
 
   app.run(guarded, flags_parser=parse)
+
+
+def leave(status: int) -> int:
+  """Sees that a process which fails alone, of several, ends all the same.
+
+  JAX's runtime lets a process exit when all do, and after minutes aborts.
+  """
+  if jax.distributed.is_initialized():
+    last = threading.Timer(_WAIT_SECONDS, os._exit, [status])
+    last.daemon = True
+    last.start()
+  return status
 
 
 def parse(argv: Sequence[str]) -> list[str]:

@@ -25,6 +25,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _TASK = flags.DEFINE_string("task", None, f"One of {', '.join(TASKS)}.")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 _NUM = flags.DEFINE_integer("num", 1000, "Held-out records, or samples.")
+_SPLIT = flags.DEFINE_string(
+  "split", "test", "Or validation; test/NAME is one source's of a mixture."
+)
 _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps; else as trained.")
 _KIND = flags.DEFINE_string("kind", "tight", "Of likelihood: tight or paper.")
 _NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for it, at most.")
@@ -75,6 +78,7 @@ def main(_):
     experiment,
     denoiser,
     num=_NUM.value,
+    split=_SPLIT.value,
     seed=_SEED.value,
     batch_size=_BATCH.value,
     kind=_KIND.value,

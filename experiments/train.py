@@ -2,6 +2,8 @@
 
 python -m experiments.train --config=experiments/configs/NAME.py \
     --workdir=DIR [--config.KEY=VALUE ...]
+
+Of several processes, on several hosts: experiments/hosts.py.
 """
 
 import json
@@ -9,8 +11,9 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments import cli, hosts
 from flexmdm_jax.experiment import Experiment, num_parameters
+from flexmdm_jax.training.hosts import in_turn, is_lead
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The experiment's file.", lock_config=True
@@ -25,10 +28,14 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(_):
-  experiment = Experiment.from_config(_CONFIG.value.to_dict())
-  print(f"{num_parameters(experiment.model):,} parameters", flush=True)
+  hosts.start()
+  config = _CONFIG.value.to_dict()
+  experiment = in_turn(lambda: Experiment.from_config(config))
+  if is_lead():
+    print(f"{num_parameters(experiment.model):,} parameters", flush=True)
   result = experiment.train(_WORKDIR.value, overwrite=_OVERWRITE.value)
-  print(json.dumps(result))
+  if is_lead():
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

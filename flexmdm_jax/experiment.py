@@ -45,6 +45,7 @@ from flexmdm_jax.training.optimizer import (
 )
 from flexmdm_jax.training.sharding import (
   Layout,
+  local_rows,
   make_layout,
   make_mesh,
   replicated,
@@ -240,15 +241,16 @@ class Experiment:
     progress: bool = True,
   ) -> dict[str, float]:
     """Trains in `workdir`, resuming if it can; see `training.loop.train`."""
+    train_step = self.train_step()
+    batch_size = self.config["train"]["batch_size"]
     return loop.train(
-      self.with_weights(self.train_step()),
+      self.with_weights(train_step),
       lambda: make_loader(
         self.task.records("train"),
         self.task.encode,
-        batch_size=self.config["train"]["batch_size"],
+        batch_size=batch_size,
         seed=self.loop.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=local_rows(train_step.batch_sharding, batch_size),
         buckets=self.task.buckets,
       ),
       workdir,

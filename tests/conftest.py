@@ -6,7 +6,7 @@ import pathlib
 
 # JAX reads both when it starts its backend. Nearly all of a test's time goes
 # into compilation, of which level 0 saves a third.
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "")
   + " --xla_force_host_platform_device_count=8"

@@ -105,10 +105,87 @@ def text_data(**settings) -> config_dict.ConfigDict:
     validation=placeholder(str),
     test=placeholder(str),
     text_key="text",
+    mixture={},
     tokenizer="gpt2",
     tokenizer_folder=placeholder(str),
     merges=placeholder(int),
+    mask_id=placeholder(int),
+    pad_id=placeholder(int),
+    vocab_size=placeholder(int),
     long="split",
+  )
+  config.update(settings)
+  return config
+
+
+def mixture_source(weight: float, **settings) -> config_dict.ConfigDict:
+  """A source of a text's `mixture`, with places for its files.
+
+  Args:
+    weight: its share of the records; relative to the others'.
+    **settings: of the source; see `TextTask`.
+  """
+  config = config_dict.create(
+    weight=float(weight),
+    source="files",
+    train=placeholder(str),
+    validation=placeholder(str),
+    test=placeholder(str),
+    text_key="text",
+  )
+  config.update(settings)
+  return config
+
+
+def openwebtext_proof_pile(**settings) -> config_dict.ConfigDict:
+  """The `data` of the paper's retrofit: half web text, half Proof-Pile-2.
+
+  A run is given the files, `--config.data.mixture.proof_pile.train=PATTERNS`
+  (as published, arxiv/train/*.jsonl.zst and the like), and the folder of the
+  model's tokenizer; TFDS prepares OpenWebText. Without `validation` and `test`
+  a tenth of each source is held out.
+
+  Args:
+    **settings: what differs; see `TextTask`.
+  """
+  return text_data(
+    **{
+      "max_length": 1024,
+      "buckets": (128, 256, 512, 1024),
+      "tokenizer": "folder",
+      "mixture": config_dict.create(
+        openwebtext=mixture_source(
+          0.5, source="tfds", train="openwebtext:train"
+        ),
+        proof_pile=mixture_source(0.5),
+      ),
+      **settings,
+    }
+  )
+
+
+def finetune_data(name: str, **settings) -> config_dict.ConfigDict:
+  """The `data` of a fine-tuning, with places for what a run must be given.
+
+  Args:
+    name: "gsm8k" or "code".
+    **settings: what differs; see `FineTuneTask`.
+  """
+  config = config_dict.create(
+    name=name,
+    train=placeholder(str),
+    validation=placeholder(str),
+    test=placeholder(str),
+    text_key="code",
+    holes=1,
+    tokenizer="folder",
+    tokenizer_folder=placeholder(str),
+    merges=placeholder(int),
+    mask_id=placeholder(int),
+    pad_id=placeholder(int),
+    vocab_size=placeholder(int),
+    max_length=1024,
+    buckets=(128, 256, 512, 1024),
   )
   config.update(settings)
   return config

@@ -2,12 +2,15 @@
 
   python -m experiments.train \
     --config=experiments/configs/llada_8b_retrofit.py --workdir=DIR \
-    --config.pretrained=FOLDER [--config.mesh.layout=16xh100]
+    --config.pretrained=FOLDER --config.data.tokenizer_folder=LLADA \
+    --config.data.mixture.proof_pile.train='proof-pile-2/*/train/*.jsonl.zst' \
+    [--config.mesh.layout=16xh100]
 
-FOLDER is what experiments.convert_llada made of a checkpoint. Updates of rank
-128 of queries, keys, values and the vocabulary head, a modulation by the time
-for each 8 blocks, and a gap head: 402,657,281 of 8.4B parameters are trained,
-on 13.1B tokens. --config.model.lora.rank=0 trains the model whole.
+LLADA is the checkpoint's folder as published, FOLDER what
+experiments.convert_llada made of it. Updates of rank 128 of queries, keys,
+values and the vocabulary head, a modulation by the time for each 8 blocks, and
+a gap head: 402,657,281 of 8.4B parameters are trained, on 13.1B tokens.
+--config.model.lora.rank=0 trains the model whole.
 Hardware: 16 H100 (the paper: 3 days) or 16 chips of TPU v5p, 38 GB each; 10 GB
 with --config.model.remat=full, as on TPU v6e. See experiments.dryrun.
 """
@@ -17,9 +20,7 @@ from experiments.configs import base
 
 def get_config():
   config = base.get_config()
-  config.data.update(
-    base.text_data(max_length=1024, buckets=(128, 256, 512, 1024))
-  )
+  config.data.update(base.openwebtext_proof_pile())
   config.model = dict(
     kind="transformer",
     vocab=dict(size=126_464, mask=126_336, pad=126_081),

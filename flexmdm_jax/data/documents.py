@@ -18,9 +18,21 @@ import pathlib
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from flexmdm_jax.errors import InputError
+
+try:
+  from compression import zstd  # Python 3.14
+except ImportError:
+  try:
+    from backports import zstd
+  except ImportError:
+    zstd = None
+
+_DAMAGED = (OSError, EOFError, zlib.error)
+if zstd is not None:
+  _DAMAGED += (zstd.ZstdError,)
 
 Skipped = collections.Counter
 
@@ -46,7 +58,7 @@ class Files(Source):
   """Files with a JSON object a line, as Hugging Face stores text.
 
   Attributes:
-    paths: the files; a name that ends in .gz is decompressed.
+    paths: the files; a name that ends in .gz or .zst is decompressed.
     text_key: the key of the text.
   """
 
@@ -84,17 +96,36 @@ class Files(Source):
 
   def documents(self, skipped: Skipped) -> Iterator[str]:
     """The documents of all files; see `Source`."""
+    for row in self.rows(skipped):
+      text, fault = check_text(row.get(self.text_key, _MISSING))
+      if fault:
+        skipped[fault] += 1
+      else:
+        yield text
+
+  def rows(self, skipped: Skipped) -> Iterator[dict[str, Any]]:
+    """The objects of all files; lines that hold none are counted."""
     for path in self.paths:
-      open_file = gzip.open if path.suffix == ".gz" else open
-      with _readable(path), open_file(path, "rb") as file:
+      with _readable(path), _open(path) as file:
         for line in file:
           if not line.strip():
             continue
-          text, fault = _read_line(line, self.text_key)
+          row, fault = _read_line(line)
           if fault:
             skipped[fault] += 1
           else:
-            yield text
+            yield row
+
+
+def _open(path: pathlib.Path) -> BinaryIO:
+  if path.suffix == ".zst":
+    if zstd is None:
+      raise InputError(
+        f"{path} needs the package backports.zstd: pip install"
+        " 'flexmdm_jax[text]'."
+      )
+    return zstd.open(path, "rb")
+  return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 @contextlib.contextmanager
@@ -102,7 +133,7 @@ def _readable(path: pathlib.Path) -> Iterator[None]:
   """Makes one InputError of whatever an unreadable file raises."""
   try:
     yield
-  except (OSError, EOFError, zlib.error) as error:
+  except _DAMAGED as error:
     raise InputError(
       f"cannot read {path} ({getattr(error, 'strerror', None) or error}): give"
       " a whole, readable file."
@@ -149,7 +180,7 @@ class Tfds(Source):
     if self.text_key not in builder.info.features:
       raise InputError(
         f"the TFDS data set {self.name!r} has no feature {self.text_key!r}: set"
-        f" data.text_key to one of {', '.join(builder.info.features)}."
+        f" text_key to one of {', '.join(builder.info.features)}."
       )
     try:
       rows = builder.as_data_source(split=self.split)
@@ -160,7 +191,7 @@ class Tfds(Source):
         " as array_record."
       ) from error
     for row in rows:
-      text, fault = _checked(row[self.text_key])
+      text, fault = check_text(row[self.text_key])
       if fault:
         skipped[fault] += 1
       else:
@@ -184,21 +215,24 @@ class Tfds(Source):
     return builder
 
 
-def _read_line(line: bytes, text_key: str) -> tuple[str, str | None]:
-  """(text, None) of a line of JSON, or ("", its fault)."""
+def _read_line(line: bytes) -> tuple[dict[str, Any], str | None]:
+  """(object, None) of a line of JSON, or ({}, its fault)."""
   try:
     row = json.loads(line.decode("utf-8-sig"))
   except UnicodeDecodeError:
-    return "", "not_utf8"
+    return {}, "not_utf8"
   except (ValueError, RecursionError):
-    return "", "not_json"
-  if not isinstance(row, dict) or text_key not in row:
-    return "", "no_text"
-  return _checked(row[text_key])
+    return {}, "not_json"
+  return (row, None) if isinstance(row, dict) else ({}, "no_text")
 
 
-def _checked(value: Any) -> tuple[str, str | None]:
+_MISSING = object()
+
+
+def check_text(value: Any) -> tuple[str, str | None]:
   """(text, None) of a text or its bytes, or ("", its fault)."""
+  if value is _MISSING:
+    return "", "no_text"
   try:
     text = value.decode() if isinstance(value, bytes) else value
     if not isinstance(text, str):

@@ -305,6 +305,38 @@ class TextLayout:
 
 
 @dataclasses.dataclass(frozen=True)
+class HoleLayout:
+  """FlexMDM's conditional sequences: a hole between what is given.
+
+  An answer to a prompt is a hole with nothing after it.
+
+  Attributes:
+    vocab: the id space.
+    max_length: L, room for all three.
+  """
+
+  vocab: Vocab
+  max_length: int
+
+  def encode(self, prefix: Tokens, hole: Tokens, suffix: Tokens) -> Row:
+    """The example, frozen but for its hole; InputError if too long."""
+    begin, end = len(prefix), len(prefix) + len(hole)
+    tokens = np.concatenate([prefix, hole, suffix]).astype(np.int32)
+    given = [*range(begin), *range(end, len(tokens))]
+    row = growing_row(tokens, given, self.max_length, self.vocab)
+    gaps = np.arange(self.max_length + 1)
+    return row | {"open_gaps": (begin <= gaps) & (gaps <= end)}
+
+  def start(self, prefix: Tokens, suffix: Tokens) -> Row:
+    """What is given, with the one gap between open."""
+    return self.encode(prefix, [], suffix)
+
+  def decode(self, tokens: Tokens, length: int) -> list[int]:
+    """The sequence of a sample, what was given included."""
+    return [int(token) for token in tokens[:length]]
+
+
+@dataclasses.dataclass(frozen=True)
 class PaddedLayout:
   """The MDM baseline's unconditional sequences: padding is predicted.
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from flexmdm_jax.data.layouts import crop_row
+from flexmdm_jax.data.mixture import Mixture
 from flexmdm_jax.errors import InputError
 
 
@@ -22,6 +24,9 @@ class BucketPlan:
   others come once. They are shuffled, sorted by bucket and cut into batches,
   which come in a shuffled order. A batch that straddles two buckets is of the
   longer one.
+
+  Of a mixture each epoch takes the records that are its turn, by weight; within
+  a bucket they keep their order, in which the sources take turns.
   """
 
   def __init__(
@@ -31,6 +36,7 @@ class BucketPlan:
     *,
     batch_size: int,
     seed: int,
+    order: Callable[[int, int], Int[np.ndarray, " N"]] | None = None,
   ):
     """Plans.
 
@@ -39,6 +45,8 @@ class BucketPlan:
       buckets: the lengths that the arrays of a batch may have, ascending.
       batch_size: records of a batch, over all processes.
       seed: of the order.
+      order: makes of the seed and an epoch the records to take in it; None for
+        a shuffle.
 
     Raises:
       InputError: `buckets` are empty or do not ascend, or a record is longer.
@@ -54,20 +62,28 @@ class BucketPlan:
     self._bucket = np.searchsorted(self._buckets, lengths)
     self._batch_size = batch_size
     self._seed = seed
+    self._order = order
     self.batches_per_epoch = len(lengths) // batch_size
-    # Two, since reading ahead crosses the end of an epoch.
+    # Two, since reading ahead crosses the end of an epoch. All reading threads
+    # want the same at once: one draws, the others wait.
+    self._drawing = threading.Lock()
     self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
 
   def batch(self, index: int) -> tuple[int, Int[np.ndarray, " B"]]:
     """The length of batch `index` (from 0, on through the epochs), its rows."""
     epoch, i = divmod(index, self.batches_per_epoch)
-    rows = self._epoch(epoch)[i]
+    with self._drawing:
+      rows = self._epoch(epoch)[i]
     return int(self._buckets[self._bucket[rows].max()]), rows
 
   def _draw_epoch(self, epoch: int) -> Int[np.ndarray, "n B"]:
     rng = np.random.default_rng([self._seed, epoch])
     size = self.batches_per_epoch * self._batch_size
-    rows = rng.permutation(len(self._bucket))[:size]
+    if self._order is None:
+      rows = rng.permutation(len(self._bucket))
+    else:
+      rows = self._order(self._seed, epoch)
+    rows = rows[:size]
     rows = rows[np.argsort(self._bucket[rows], kind="stable")]
     batches = rng.permutation(rows.reshape(-1, self._batch_size))
     # Training times are stratified over the rows: where a batch straddles two
@@ -94,48 +110,44 @@ def make_loader(
   *,
   batch_size: int,
   seed: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   num_epochs: int | None = None,
   buckets: Sequence[int] = (),
 ) -> grain.DatasetIterator:
   """Shuffled batches of examples, in another order every epoch.
 
-  All processes together read each record once an epoch, and step n's global
-  batch holds the same examples whatever their number. Batches run on across
+  Step n's global batch holds the same examples in the same rows, however many
+  processes share it: each reads its own rows. Batches run on across
   the end of an epoch; what does not fill the last one is dropped. With buckets
   a batch holds records of like lengths, as `BucketPlan` has it, and its arrays
-  are only as long as its bucket.
+  are only as long as its bucket. A `Mixture` is drawn by its weights, whose
+  epochs are as long as its sources together; without buckets every batch is
+  consecutive in its order, so the sources have their shares of each.
 
   Args:
     source: records, by index; with buckets, `source.lengths` are their tokens.
     encode: makes an example, a dict of arrays, of a record.
     batch_size: examples in a global batch, over all processes.
     seed: of the order; at least 0.
-    process_index: this process, from 0.
-    process_count: number of processes.
+    rows: those of every global batch that this process reads; None is all.
     num_epochs: passes over the records; None is for ever.
     buckets: lengths to crop examples to, ascending; none if empty. Examples
       must be of growing layouts, padded beyond their tokens.
 
   Returns:
-    An iterator over dicts of arrays [batch_size / process_count, ...]. Its
-    `get_state` and `set_state` resume exactly, given the same arguments.
+    An iterator over dicts of arrays [rows, ...]. Its `get_state` and
+    `set_state` resume exactly, given the same arguments but for `rows`: the
+    state is the number of batches taken.
 
   Raises:
-    InputError: `batch_size` is not a positive multiple of `process_count`, or
-      there are fewer records; a number is out of range; the buckets do not
-      ascend, or a record fits in none.
+    InputError: there are fewer records than `batch_size`; a number is out of
+      range; the buckets do not ascend, or a record fits in none.
   """
-  if not 0 <= process_index < process_count:
-    raise InputError(
-      f"process_index={process_index} must be in [0, {process_count})."
-    )
-  if batch_size < 1 or batch_size % process_count:
-    raise InputError(
-      f"batch_size={batch_size} must be a positive multiple of the"
-      f" {process_count} processes."
-    )
+  if batch_size < 1:
+    raise InputError(f"batch_size={batch_size} must be at least 1.")
+  rows = range(batch_size) if rows is None else rows
+  if not rows or not 0 <= min(rows) <= max(rows) < batch_size:
+    raise InputError(f"rows={tuple(rows)} must be in [0, {batch_size}).")
   if len(source) < batch_size:
     raise InputError(
       f"batch_size={batch_size} is larger than the data set of {len(source)}"
@@ -145,24 +157,34 @@ def make_loader(
     raise InputError(f"data seed={seed} must be at least 0.")
   if num_epochs is not None and num_epochs < 1:
     raise InputError(f"num_epochs={num_epochs} must be None or at least 1.")
-  if not buckets:
+  mixed = isinstance(source, Mixture)
+  if not buckets and not mixed:
+    order = grain.MapDataset.source(source).seed(seed).shuffle()
+    order = order.repeat(num_epochs)
+    num_batches = len(order) // batch_size
+
+    def read(index):
+      first = index * batch_size
+      examples = [encode(order[first + row]) for row in rows]
+      return {k: np.stack([x[k] for x in examples]) for k in examples[0]}
+
     return iter(
-      grain.MapDataset.source(source)
-      .seed(seed)
-      .shuffle()
-      .repeat(num_epochs)[process_index::process_count]
-      .map(encode)
-      .batch(batch_size // process_count, drop_remainder=True)
-      .to_iter_dataset(_READ)
+      grain.MapDataset.range(num_batches).map(read).to_iter_dataset(_READ)
     )
 
-  plan = BucketPlan(source.lengths, buckets, batch_size=batch_size, seed=seed)
+  # One bucket for all: examples are not cropped.
+  buckets = buckets or (max(1, int(source.lengths.max())),)
+  plan = BucketPlan(
+    source.lengths,
+    buckets,
+    batch_size=batch_size,
+    seed=seed,
+    order=source.epoch if mixed else None,
+  )
 
   def read(index):
-    length, rows = plan.batch(index)
-    examples = [
-      encode(source[int(i)]) for i in rows[process_index::process_count]
-    ]
+    length, chosen = plan.batch(index)
+    examples = [encode(source[int(chosen[row])]) for row in rows]
     # Examples may be longer than their records, all by as much.
     room = examples[0]["tokens"].size - (buckets[-1] - length)
     examples = [crop_row(example, room) for example in examples]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flexmdm_jax.data import brackets, layouts, mazes
+from flexmdm_jax.data.finetune import FineTuneTask
 from flexmdm_jax.data.task import (
   Task,
   data_folder,
@@ -139,6 +140,8 @@ _TASKS: dict[str, Callable[[str, Mapping[str, Any]], Task]] = {
   "mazes": MazeTask,
   "brackets": BracketTask,
   "text": TextTask,
+  "gsm8k": FineTuneTask,
+  "code": FineTuneTask,
 }
 
 

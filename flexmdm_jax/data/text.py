@@ -16,8 +16,6 @@ import logging
 import os
 import pathlib
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +23,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from flexmdm_jax.data.cache import cached_folder, damaged, writable
 from flexmdm_jax.data.documents import Skipped, Source
 from flexmdm_jax.data.splits import SPLITS, content_split, require_split
 from flexmdm_jax.data.tokenizers import CharTokenizer, Tokenizer
@@ -131,7 +130,7 @@ class TextRecords(Sequence):
     try:
       yield
     except (OSError, RuntimeError, ValueError) as error:
-      raise _damaged(self._folder) from error
+      raise damaged(self._folder) from error
 
 
 class TextSet:
@@ -145,21 +144,26 @@ class TextSet:
       stand for an unknown character) and "skipped", by kind.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, setting: str = "data"):
     """Opens a folder that `prepare` wrote.
+
+    Args:
+      folder: the folder.
+      setting: what an error calls the settings of this text.
 
     Raises:
       InputError: it is damaged.
     """
     self.folder = folder
+    self._setting = setting
     try:
       self.metadata = json.loads((folder / "metadata.json").read_text())
       wanted = self.metadata["bytes"]
       sizes = {name: (folder / name).stat().st_size for name in wanted}
     except (OSError, ValueError, KeyError, TypeError) as error:
-      raise _damaged(folder) from error
+      raise damaged(folder) from error
     if sizes != wanted:
-      raise _damaged(folder)
+      raise damaged(folder)
 
   def records(self, split: str) -> TextRecords:
     """The records of a split.
@@ -170,8 +174,8 @@ class TextSet:
     require_split(split)
     if not self.metadata["splits"].get(split, {}).get("records"):
       raise InputError(
-        f"this text has no {split} documents: set data.{split}, or give more"
-        " documents."
+        f"this text has no {split} documents: set {self._setting}.{split}, or"
+        " give more documents."
       )
     return TextRecords(self.folder, split)
 
@@ -183,13 +187,12 @@ def prepare(
   *,
   max_length: int,
   long: str = "split",
+  setting: str = "data",
 ) -> TextSet:
   """Tokenises documents into a folder, unless they are there already.
 
-  The folder's name is a hash of the documents, the tokenizer and the settings.
-  It is written beside its place and renamed at the end: what an interrupted
-  preparation left is never read, and of several at once the first to finish
-  wins.
+  The folder's name is a hash of the documents, the tokenizer and the settings;
+  see `cached_folder`.
 
   With a source for "train" alone, a hash of each document decides its split,
   80 / 10 / 10 %. With more, a document of "train" that is also one of the
@@ -202,6 +205,7 @@ def prepare(
       the training documents have.
     max_length: the longest record, in tokens.
     long: see `split_text`.
+    setting: what an error calls the settings of these sources.
 
   Raises:
     InputError: a setting is out of range, a source cannot be read or has no
@@ -214,7 +218,9 @@ def prepare(
       f"data.long={long!r} is unknown: choose one of {', '.join(LONG_RULES)}."
     )
   if "train" not in sources:
-    raise InputError("data.train is not set: give the documents to train on.")
+    raise InputError(
+      f"{setting}.train is not set: give the documents to train on."
+    )
   recipe = [
     _FORMAT,
     {split: source.fingerprint() for split, source in sources.items()},
@@ -222,27 +228,21 @@ def prepare(
     max_length,
     long,
   ]
-  content = json.dumps(recipe, sort_keys=True).encode()
-  folder = pathlib.Path(folder).expanduser().absolute() / "text"
-  final = folder / hashlib.sha256(content).hexdigest()[:16]
-  if not final.exists():
-    logging.info("preparing %s", final)
-    temporary = folder / f"new-{uuid.uuid4().hex}"
-    try:
-      with _writable(folder):
-        temporary.mkdir(parents=True)
-      _write(temporary, sources, tokenizer, max_length, long)
-      with _writable(folder):
-        _rename(temporary, final)
-    finally:
-      shutil.rmtree(temporary, ignore_errors=True)
-  return TextSet(final)
+  final = cached_folder(
+    folder,
+    "text",
+    recipe,
+    lambda temporary: _write(
+      temporary, sources, tokenizer, max_length, long, setting
+    ),
+  )
+  return TextSet(final, setting)
 
 
-def _write(folder, sources, tokenizer, max_length, long) -> None:
+def _write(folder, sources, tokenizer, max_length, long, setting) -> None:
   """Writes the files of a `TextSet`."""
   if tokenizer is None:
-    tokenizer = CharTokenizer(_alphabet(sources))
+    tokenizer = CharTokenizer(_alphabet(sources, setting))
   skipped = collections.defaultdict(Skipped)
   writers = {split: _Writer(folder, split) for split in SPLITS}
   documents = _documents(sources, skipped)
@@ -261,9 +261,9 @@ def _write(folder, sources, tokenizer, max_length, long) -> None:
   }
   for split in sources:
     if not splits[split]["records"]:
-      raise _no_documents(split, skipped)
+      raise _no_documents(split, skipped, setting)
   if any(skipped.values()):
-    logging.warning("skipped rows of text: %s", _report(skipped))
+    logging.warning("skipped rows of text: %s", report_skipped(skipped))
   metadata = {
     "tokenizer": tokenizer.fingerprint,
     "alphabet": getattr(tokenizer, "characters", None),
@@ -272,12 +272,12 @@ def _write(folder, sources, tokenizer, max_length, long) -> None:
     "splits": splits,
     "bytes": {path.name: path.stat().st_size for path in folder.iterdir()},
   }
-  with _writable(folder.parent):
+  with writable(folder.parent):
     text = json.dumps(metadata, indent=2) + "\n"
     (folder / "metadata.json").write_text(text)
 
 
-def _alphabet(sources: Mapping[str, Source]) -> set[str]:
+def _alphabet(sources: Mapping[str, Source], setting: str) -> set[str]:
   """The characters of the training documents."""
   skipped = collections.defaultdict(Skipped)
   characters = set()
@@ -285,7 +285,7 @@ def _alphabet(sources: Mapping[str, Source]) -> set[str]:
     if split == "train":
       characters.update(text)
   if not characters:
-    raise _no_documents("train", skipped)
+    raise _no_documents("train", skipped, setting)
   return characters
 
 
@@ -318,7 +318,7 @@ class _Writer:
     self._folder, self._split = folder, split
     # One record a group: they are read one by one, in any order.
     path = folder / f"{split}.array_record"
-    with _writable(folder.parent):
+    with writable(folder.parent):
       self._records = ArrayRecordWriter(str(path), "group_size:1")
     self._lengths, self._characters = array.array("i"), array.array("i")
     self._documents = self._unknown = 0
@@ -327,7 +327,7 @@ class _Writer:
     """Writes the pieces of one document."""
     self._documents += bool(pieces)
     for text, ids in pieces:
-      with _writable(self._folder.parent):
+      with writable(self._folder.parent):
         self._records.write(np.array(ids, "<i4").tobytes())
       self._lengths.append(len(ids))
       self._characters.append(len(text))
@@ -335,11 +335,11 @@ class _Writer:
 
   def close(self) -> dict[str, int]:
     """Completes the files; returns the split's totals."""
-    with _writable(self._folder.parent):
+    with writable(self._folder.parent):
       self._records.close()
     for name in ("lengths", "characters"):
       values = np.array(getattr(self, f"_{name}"), np.int32)
-      with _writable(self._folder.parent):
+      with writable(self._folder.parent):
         np.save(self._folder / f"{self._split}.{name}.npy", values)
     return {
       "documents": self._documents,
@@ -350,44 +350,17 @@ class _Writer:
     }
 
 
-def _rename(temporary: pathlib.Path, final: pathlib.Path) -> None:
-  """Moves a complete folder to its place, unless another was faster."""
-  try:
-    temporary.rename(final)
-  except OSError:
-    if not final.exists():
-      raise
-
-
-@contextlib.contextmanager
-def _writable(folder: pathlib.Path) -> Iterator[None]:
-  """Makes one InputError of whatever a full or forbidden disk raises.
-
-  array_record raises a RuntimeError: only its own calls are to be inside.
-  """
-  try:
-    yield
-  except (OSError, RuntimeError) as error:
-    reason = getattr(error, "strerror", None) or str(error).split(";")[0]
-    raise InputError(
-      f"cannot write the data set to {folder} ({reason}): choose a data"
-      " directory that you may write to, with free space."
-    ) from error
-
-
-def _no_documents(split: str, skipped: Mapping[str, Skipped]) -> InputError:
+def _no_documents(
+  split: str, skipped: Mapping[str, Skipped], setting: str
+) -> InputError:
   return InputError(
-    f"data.{split} has no document that can be used"
-    f" ({_report(skipped) or 'no rows at all'}): check the files and"
-    " data.text_key."
+    f"{setting}.{split} has no document that can be used"
+    f" ({report_skipped(skipped) or 'no rows at all'}): check the files and"
+    f" {setting}.text_key."
   )
 
 
-def _damaged(folder: pathlib.Path) -> InputError:
-  return InputError(f"the data set in {folder} is damaged: remove that folder.")
-
-
-def _report(skipped: Mapping[str, Skipped]) -> str:
+def report_skipped(skipped: Mapping[str, Skipped]) -> str:
   """What was skipped, in one line."""
   return "; ".join(
     f"{split}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())

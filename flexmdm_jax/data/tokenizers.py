@@ -1,4 +1,4 @@
-"""Tokenizers: text to ids and back, with a mask and a pad after the ids.
+"""Tokenizers: text to ids and back, with a mask and a pad that are no text.
 
 Source: arXiv 2509.01025, experiment "OpenWebText": GPT-2's byte-level BPE with
 [PAD] and [MASK] added to it.
@@ -10,7 +10,8 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.vocab import Vocab
@@ -20,7 +21,8 @@ class Tokenizer(abc.ABC):
   """Text to ids and back.
 
   Attributes:
-    vocab: the id space: n ids of text, then the mask n and the pad n + 1.
+    vocab: the id space. Of n ids of our own the mask is n and the pad n + 1; a
+      pretrained model's are where it has them.
     fingerprint: hash of all that decides what a text's ids are.
     unknown: the id of what cannot be written; None if everything can.
   """
@@ -40,8 +42,8 @@ class Tokenizer(abc.ABC):
   def decode(self, ids: Iterable[int]) -> str:
     """The text of some ids.
 
-    A mask is written as [MASK] and a pad as [PAD]: a finished sample has
-    neither, so a reader should see them.
+    Ids that are no text are written out, a mask as [MASK] and a pad as [PAD]:
+    a finished sample has none, so a reader should see them.
 
     Raises:
       InputError: an id is out of range.
@@ -53,11 +55,15 @@ class Tokenizer(abc.ABC):
           f"the id {id_} is out of range [0, {self.vocab.size}): use the"
           " tokenizer that the model was trained with."
         )
-    marks = {self.vocab.mask: "[MASK]", self.vocab.pad: "[PAD]"}
     return "".join(
       "".join(mark for _ in run) if mark else self._decode(list(run))
-      for mark, run in itertools.groupby(ids, key=marks.get)
+      for mark, run in itertools.groupby(ids, key=self._mark)
     )
+
+  def _mark(self, id_: int) -> str | None:
+    """How an id that is no text is written; None for one that is."""
+    marks = {self.vocab.mask: "[MASK]", self.vocab.pad: "[PAD]"}
+    return marks.get(id_)
 
   @abc.abstractmethod
   def _decode(self, ids: list[int]) -> str:
@@ -114,13 +120,7 @@ class GPT2Tokenizer(Tokenizer):
       InputError: the package `tokenizers` is not installed, the files are
         missing or no byte-level BPE, or there are fewer merges.
     """
-    try:
-      import tokenizers
-    except ImportError as error:
-      raise InputError(
-        "GPT-2's tokenizer needs the package tokenizers: pip install"
-        " 'flexmdm_jax[text]'."
-      ) from error
+    tokenizers = _import_tokenizers()
     ids, pairs = _read_bpe(pathlib.Path(folder).expanduser())
     if merges is not None:
       if not 0 <= merges <= len(pairs):
@@ -155,6 +155,188 @@ class GPT2Tokenizer(Tokenizer):
 
   def _decode(self, ids):
     return self._bpe.decode(ids)
+
+
+class FolderTokenizer(Tokenizer):
+  """The tokenizer of a pretrained model, from its Hugging Face folder.
+
+  Ids are the model's own, and so is the size of its vocabulary, which may be
+  larger than the tokenizer's (LLaDA's 126,464 are). What text says is text,
+  special tokens' names too; none is added. Where the pad is the end of text as
+  well (LLaDA's is), it is no mark of the length.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    *,
+    mask: int | None = None,
+    pad: int | None = None,
+    size: int | None = None,
+  ):
+    """Reads a tokenizer.
+
+    Args:
+      folder: holds tokenizer.json and, to tell what is not given here,
+        config.json, tokenizer_config.json or special_tokens_map.json.
+      mask: the mask's id; by default `mask_token_id` or `mask_token`.
+      pad: the pad's id; by default `pad_token_id` or `pad_token`, else the end
+        of text, `eos_token_id` or `eos_token`.
+      size: of the model's vocabulary; by default `embedding_size` or
+        `vocab_size` of config.json, else the ids there are.
+
+    Raises:
+      InputError: the package `tokenizers` is not installed, a file is missing
+        or damaged, the mask or the pad is not known or out of range, or the
+        vocabulary is smaller than the tokenizer's.
+    """
+    tokenizers = _import_tokenizers()
+    folder = pathlib.Path(folder).expanduser()
+    if not (folder / "tokenizer.json").is_file():
+      raise InputError(
+        f"{folder} holds no tokenizer.json: set data.tokenizer_folder to the"
+        " folder of a Hugging Face model."
+      )
+    model = _read_object(folder / "config.json")
+    told = [
+      model,
+      _read_object(folder / "tokenizer_config.json"),
+      _read_object(folder / "special_tokens_map.json"),
+    ]
+    path = folder / "tokenizer.json"
+    content = _read_object(path)
+    ids = _load(tokenizers, content, path).get_vocab(with_added_tokens=True)
+    self._ids = frozenset(ids.values())
+
+    def known(name):
+      for settings in told:
+        if settings.get(f"{name}_token_id") is not None:
+          return settings[f"{name}_token_id"]
+        token = settings.get(f"{name}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if token in ids:
+          return ids[token]
+      return None
+
+    mask = known("mask") if mask is None else mask
+    pad = known("pad") if pad is None else pad
+    pad = known("eos") if pad is None else pad
+    for name, value in (("mask", mask), ("pad", pad)):
+      if value is None:
+        raise InputError(
+          f"{folder} does not tell the {name} token: set data.{name}_id."
+        )
+    if size is None:
+      size = model.get("embedding_size") or model.get("vocab_size")
+    last = max(self._ids, default=-1)
+    size = last + 1 if size is None else size
+    if isinstance(size, int) and size <= last:
+      raise InputError(
+        f"the vocabulary of {size} ids is smaller than the tokenizer in"
+        f" {folder}, whose last id is {last}: set data.vocab_size, or take both"
+        " from one model."
+      )
+    self.vocab = Vocab(size, mask, pad)
+    # Only special tokens can be told to be read as text.
+    added = [
+      token | {"special": token["special"] or token["id"] in (mask, pad)}
+      for token in content.get("added_tokens") or []
+    ]
+    content = content | {"added_tokens": added}
+    self._tokenizer = _load(tokenizers, content, path)
+    self._tokenizer.encode_special_tokens = True
+    self._tokenizer.no_padding()
+    self._tokenizer.no_truncation()
+    token = self._tokenizer.id_to_token(mask)
+    if token is not None and mask in self.encode(token):
+      raise InputError(
+        f"the tokenizer in {folder} reads the text {token!r} as the mask"
+        f" {mask}: set data.mask_id to an id that no text has."
+      )
+    unknown = content["model"].get("unk_token")
+    self.unknown = ids.get(unknown, content["model"].get("unk_id"))
+    self.fingerprint = _hash(
+      "folder", content, self.vocab.size, self.vocab.mask, self.vocab.pad
+    )
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, on all cores."""
+    encodings = self._tokenizer.encode_batch(
+      list(texts), add_special_tokens=False
+    )
+    return [encoding.ids for encoding in encodings]
+
+  def _mark(self, id_):
+    # Special tokens have a text of their own, which is what is shown.
+    if id_ in self._ids:
+      return None
+    return super()._mark(id_) or "[UNUSED]"
+
+  def _decode(self, ids):
+    return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
+  """The tokenizer of files that a config names.
+
+  Args:
+    data: the config's; "tokenizer" is "gpt2" or "folder", `TextTask` explains
+      the others.
+
+  Raises:
+    InputError: no folder is given, or as the tokenizer.
+  """
+  folder = data["tokenizer_folder"]
+  if folder is None:
+    raise InputError(
+      "data.tokenizer_folder is not set: give the folder of GPT-2's"
+      " encoder.json and vocab.bpe; with data.tokenizer=folder, of a model's"
+      " tokenizer.json; or set data.tokenizer=char, where the data allow it."
+    )
+  if data["tokenizer"] == "gpt2":
+    return GPT2Tokenizer(folder, data["merges"])
+  return FolderTokenizer(
+    folder,
+    mask=data.get("mask_id"),
+    pad=data.get("pad_id"),
+    size=data.get("vocab_size"),
+  )
+
+
+def _import_tokenizers() -> Any:
+  try:
+    import tokenizers
+  except ImportError as error:
+    raise InputError(
+      "this tokenizer needs the package tokenizers: pip install"
+      " 'flexmdm_jax[text]'."
+    ) from error
+  return tokenizers
+
+
+def _load(tokenizers, content: dict[str, Any], path: pathlib.Path) -> Any:
+  """The tokenizer of a parsed tokenizer.json."""
+  try:
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
+  except Exception as error:  # the package raises nothing narrower
+    raise InputError(
+      f"{path} is no tokenizer ({error}): take a good copy."
+    ) from error
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+  """The object in a file of JSON; empty if there is no file."""
+  try:
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+      raise ValueError("it holds no object")
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError) as error:
+    raise InputError(
+      f"cannot read {path} ({error}): take a good copy."
+    ) from error
+  return content
 
 
 def _vocab(n: int) -> Vocab:

@@ -14,12 +14,14 @@ from flexmdm_jax.models.denoiser import ModelDenoiser
 from flexmdm_jax.vocab import Vocab
 
 
-def held_out(experiment: Experiment, num: int) -> list[Mapping[str, Any]]:
-  """`num` test records, or all there are if fewer.
+def held_out(
+  experiment: Experiment, num: int, split: str = "test"
+) -> list[Mapping[str, Any]]:
+  """`num` records of a split, or all there are if fewer.
 
-  They are spread evenly over the split, whose order may mean something.
+  They are spread evenly over it, as its order may mean something.
   """
-  source = experiment.task.records("test")
+  source = experiment.task.records(split)
   num = min(num, len(source))
   return [source[i * len(source) // num] for i in range(num)]
 

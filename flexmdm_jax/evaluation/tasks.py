@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from flexmdm_jax.data import brackets
+from flexmdm_jax.data.splits import require_split
 from flexmdm_jax.data.tasks import BracketTask, MazeTask
 from flexmdm_jax.data.text_task import TextTask
 from flexmdm_jax.errors import InputError
@@ -41,6 +42,7 @@ def evaluate(
   denoiser: ModelDenoiser | None,
   *,
   num: int,
+  split: str = "test",
   seed: int = 0,
   batch_size: int = 256,
   kind: str = "tight",
@@ -58,6 +60,7 @@ def evaluate(
     experiment: what was trained.
     denoiser: its EMA parameters; None if `samples` are given.
     num: records, or samples to make; all there are if fewer.
+    split: the records'; "test/NAME" is a source's of a mixture.
     seed: of the sampling.
     batch_size: rows at once.
     kind: of the likelihood's bound, "tight" or "paper".
@@ -70,9 +73,9 @@ def evaluate(
     plots: a folder where those two tasks draw pictures, or None.
 
   Raises:
-    InputError: unknown task, or one that the data does not allow; num < 1;
-      `samples` where they are of no use, or damaged; no scorer where one is
-      needed, or a missing package.
+    InputError: unknown task or split, or one that the data does not allow;
+      num < 1; `samples` where they are of no use, or damaged; no scorer where
+      one is needed, or a missing package.
   """
   if task not in TASKS:
     raise InputError(
@@ -80,6 +83,7 @@ def evaluate(
     )
   if num < 1:
     raise InputError(f"--num={num} must be at least 1.")
+  require_split(split.partition("/")[0])
   if samples is not None and TASKS[task] not in (
     lengths,
     generative_perplexity,
@@ -87,7 +91,7 @@ def evaluate(
     raise InputError(
       f"--samples={samples} is of no use to --task={task}: leave it out."
     )
-  records = held_out(experiment, num)
+  records = held_out(experiment, num, split)
   key = jax.random.key(seed)
   options = dict(
     batch_size=batch_size,
@@ -100,6 +104,7 @@ def evaluate(
     plots=plots,
   )
   return {
+    "split": split,
     "num": len(records),
     **TASKS[task](experiment, denoiser, records, key, **options),
   }

@@ -93,6 +93,7 @@ def _splash(q, k, v, length, *, causal, interpret=False):
     mesh=mesh,
     in_specs=(spec, spec, spec, PartitionSpec(rows)),
     out_specs=spec,
+    axis_names=meshes.automatic_axes(mesh),
     check_vma=False,
   )(q, k, v, length)
 

@@ -16,9 +16,20 @@ _HEAD_AXIS = "tensor"
 
 
 def current() -> AbstractMesh | None:
-  """The mesh in scope, if it has several devices."""
+  """The mesh in scope, if the compiler is to split work over some of it."""
   mesh = jax.sharding.get_abstract_mesh()
-  return None if mesh.empty or mesh.size == 1 else mesh
+  return (
+    mesh if any(_size(mesh, axis) > 1 for axis in mesh.axis_names) else None
+  )
+
+
+def automatic_axes(mesh: AbstractMesh) -> set[str]:
+  """The axes over which the compiler splits: `shard_map` took the others."""
+  return set(mesh.axis_names) - set(mesh.manual_axes)
+
+
+def _size(mesh: AbstractMesh, axis: str) -> int:
+  return mesh.shape[axis] if axis in automatic_axes(mesh) else 1
 
 
 def platform() -> str:
@@ -32,14 +43,14 @@ def row_axes(mesh: AbstractMesh, rows: int) -> tuple[str, ...] | None:
 
   A model is made with one row, which every device then holds.
   """
-  axes = tuple(axis for axis in _ROW_AXES if mesh.shape.get(axis, 1) > 1)
+  axes = tuple(axis for axis in _ROW_AXES if _size(mesh, axis) > 1)
   shares = math.prod(mesh.shape[axis] for axis in axes)
   return axes if axes and rows % shares == 0 else None
 
 
 def head_axis(mesh: AbstractMesh, heads: int) -> str | None:
   """The axis over which so many heads are split; None where none divides."""
-  shares = mesh.shape.get(_HEAD_AXIS, 1)
+  shares = _size(mesh, _HEAD_AXIS)
   return _HEAD_AXIS if shares > 1 and heads % shares == 0 else None
 
 

@@ -53,9 +53,7 @@ def sample_autoregressive(
     at, tokens, length, ended = state
     logits = denoiser(tokens, length, jnp.zeros(B)).token_logits[:, at - 1]
     logits = forbid_mask(logits.astype(jnp.float32), vocab)
-    drawn = jax.vmap(choices.draw_tokens, (0, 0, None, None))(
-      keys[at], logits[:, None], temperature, top_p
-    )[:, 0]
+    drawn = choices.draw_tokens(keys[at], logits, temperature, top_p).token
     grows = ~ended & (length == at)
     ended = ended | (grows & (drawn == vocab.pad))
     grows = grows & ~ended & (at < L)

@@ -11,49 +11,35 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from flexmdm_jax.kernels.token_sample import TokenSamples, noise, ref
+
 
 def draw_tokens(
-  key: Key[Array, ""],
-  logits: Float[Array, "L V"],
+  keys: Key[Array, "*b"],
+  logits: Float[Array, "*b V"],
   temperature: float | int,
   top_p: float | int,
-) -> Int[Array, " L"]:
-  """Draws a token at each position.
+) -> TokenSamples:
+  """Draws tokens as `token_sample` does, from logits that are there already.
 
   Args:
-    key: a PRNG key.
+    keys: one for each token.
     logits: log-posterior of each token, -inf where it is forbidden.
     temperature: divides the logits; 0 takes the most probable token.
-    top_p: keep the fewest, most probable tokens that reach this probability.
+    top_p: keeps the tokens whose more probable ones have less than this
+      probability together.
+
+  Returns:
+    The tokens and what `confidence` needs; [*b] each.
   """
-  if temperature == 0:
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  logits = nucleus(logits / temperature, top_p)
-  noise = jax.random.gumbel(key, logits.shape)
-  return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
-
-
-def nucleus(
-  logits: Float[Array, "*b V"], top_p: float | int
-) -> Float[Array, "*b V"]:
-  """Logits with all but the nucleus of probability `top_p` at -inf.
-
-  A token stays if the tokens that are more probable do not reach `top_p`
-  without it; so the first always stays.
-  """
-  if top_p >= 1:
-    return logits
-  descending = -jnp.sort(-logits, axis=-1)
-  probability = jax.nn.softmax(descending, axis=-1)
-  before = jnp.cumsum(probability, axis=-1) - probability
-  # The smallest logit whose predecessors fall short of top_p.
-  threshold = jnp.min(
-    jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True
+  words = noise.row_words(keys.ravel(), keys.size)
+  drawn = jax.vmap(ref.from_logits, (0, 0, None, None))(
+    logits.reshape(keys.size, -1), words, temperature, top_p
   )
-  return jnp.where(logits >= threshold, logits, -jnp.inf)
+  return TokenSamples(*(x.reshape(keys.shape) for x in drawn))
 
 
-def confidence(kind: str, logits: Float[Array, "L V"]) -> Float[Array, " L"]:
+def confidence(kind: str, drawn: TokenSamples) -> Float[Array, "*b L"]:
   """How sure the denoiser is of each position's token; higher is surer.
 
   It is a property of the posterior itself: neither the temperature nor the
@@ -63,16 +49,16 @@ def confidence(kind: str, logits: Float[Array, "L V"]) -> Float[Array, " L"]:
     kind: "top_prob", the largest probability; "margin", the largest less the
       second largest; "entropy", the negative entropy; "position", leftmost
       first.
-    logits: log-posterior of each token, -inf where it is forbidden.
+    drawn: the posteriors' numbers.
   """
   if kind == "position":
-    return -jnp.arange(logits.shape[0], dtype=jnp.float32)
-  if kind == "entropy":
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    terms = jnp.where(jnp.isneginf(log_p), 0.0, jnp.exp(log_p) * log_p)
-    return jnp.sum(terms, axis=-1)
-  top, _ = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), 2)
-  return top[:, 0] if kind == "top_prob" else top[:, 0] - top[:, 1]
+    index = jnp.arange(drawn.token.shape[-1], dtype=jnp.float32)
+    return jnp.broadcast_to(-index, drawn.token.shape)
+  return {
+    "top_prob": drawn.top_prob,
+    "margin": drawn.margin,
+    "entropy": -drawn.entropy,
+  }[kind]
 
 
 def most_confident(
@@ -90,6 +76,14 @@ def most_confident(
   order = jnp.argsort(jnp.where(eligible, -confidence, jnp.inf), stable=True)
   rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size))
   return eligible & (rank < count)
+
+
+def bernoulli_insertions(
+  key: Key[Array, ""], probability: Float[Array, " G"]
+) -> Int[Array, " G"]:
+  """One mask or none in each gap; for Euler steps."""
+  coin = jax.random.uniform(key, probability.shape)
+  return (coin < probability).astype(jnp.int32)
 
 
 def poisson_insertions(

@@ -3,7 +3,8 @@
 Each holds the whole state (parameters, EMA, optimiser, step, keys, metric
 sums), the position in the data, and what the parameters belong to: the run's
 config and its interpolant. They are written in the background and appear under
-their final name only when complete.
+their final name only when complete. Of several processes each writes its part;
+any number of processes and devices restores the whole.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.training import hosts
 from flexmdm_jax.training.step import TrainState
 
 
@@ -81,6 +83,7 @@ class Checkpointer:
     """
     damaged = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
+      problem = ""
       try:
         restored = self._manager.restore(
           step,
@@ -92,11 +95,16 @@ class Checkpointer:
         if int(restored.state.step) != step:
           raise ValueError(f"it holds step {int(restored.state.step)}")
       except Exception as error:  # whatever a damaged file makes Orbax raise
-        damaged[step] = error
+        problem = first_line(error)
+      # Each process reads its part: what one cannot read, none takes.
+      if problems := [text for text in hosts.exchange(problem) if text]:
+        damaged[step] = problems[0]
         continue
-      for newer, error in damaged.items():
-        self._move_aside(newer, error)
       if damaged:
+        if hosts.is_lead():
+          for newer, problem in damaged.items():
+            self._move_aside(newer, problem)
+        hosts.exchange("")  # the others look again when it is done
         self._manager.reload()
       data.set_state(restored.data)
       return restored.state
@@ -104,12 +112,12 @@ class Checkpointer:
       newest = max(damaged)
       raise InputError(
         f"none of the {len(damaged)} checkpoints in {self.folder} can be read"
-        f" ({newest}: {first_line(damaged[newest])}): put a good copy there, or"
+        f" ({newest}: {damaged[newest]}): put a good copy there, or"
         " start again in another --workdir."
       )
     return None
 
-  def _move_aside(self, step: int, error: Exception) -> None:
+  def _move_aside(self, step: int, problem: str) -> None:
     aside = self.folder.with_name("damaged_checkpoints") / str(step)
     while aside.exists():
       aside = aside.with_name(aside.name + "_")
@@ -118,7 +126,7 @@ class Checkpointer:
     logging.warning(
       "checkpoint %d cannot be read (%s); moved to %s, taking an older one",
       step,
-      first_line(error),
+      problem,
       aside,
     )
 
@@ -204,7 +212,7 @@ _DISK_ERRORS = {
 
 def first_line(error: Exception) -> str:
   """The start of an error's message, or its name if it has none."""
-  return (str(error).splitlines() or [repr(error)])[0][:200]
+  return ((str(error).splitlines() or [""])[0] or repr(error))[:200]
 
 
 def state_bytes(abstract_state: TrainState) -> int:

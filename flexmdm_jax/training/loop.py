@@ -7,14 +7,14 @@ import logging
 import os
 import pathlib
 import shutil
-import signal
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
 from flexmdm_jax.errors import DivergedError, InputError
+from flexmdm_jax.training import hosts
 from flexmdm_jax.training.checkpoint import (
   Checkpointer,
   clear_disk_errors,
@@ -34,6 +34,8 @@ _PLACES = (
   "train.keep",
   "train.loss_chunk",
 )
+# A network file system may show another host's file only after a while.
+_SHARED_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,8 @@ def train(
 ) -> dict[str, float]:
   """Trains until `num_steps`, resuming from the work directory if it can.
 
-  A SIGTERM saves a checkpoint and returns early.
+  A SIGTERM saves a checkpoint and returns early. Every process calls this; the
+  first one alone writes what is not a checkpoint.
 
   Args:
     train_step: the step, from `make_train_step`.
@@ -88,28 +91,37 @@ def train(
       called once the work directory is known to be free or this run's.
     workdir: directory of the run; made if missing.
     loop: how long, and how often.
-    config: JSON-ready settings of the run; a directory belongs to one.
+    config: JSON-ready settings of the run, the same on every process; a
+      directory belongs to one.
     interpolant: JSON-ready description of the schedules, which are stored with
       the parameters.
     overwrite: move a directory with other settings aside, and start anew.
     progress: show a bar if stderr is a terminal.
 
   Returns:
-    The last reported metrics, and "step", the updates done.
+    The last reported metrics (of process 0), and "step", the updates done.
 
   Raises:
-    InputError: the directory belongs to another config, cannot be written, or
-      has no room; no checkpoint in it can be read.
+    InputError: the directory belongs to another config, cannot be written, has
+      no room, or is not the same for every process; no checkpoint in it can be
+      read. Before the first step, all processes raise it if one does.
     DivergedError: the loss or the gradient is not finite.
   """
   workdir = pathlib.Path(workdir)
-  require_own(workdir, config, overwrite)
-  data = make_data()
-  # Nothing is written before here: what is wrong so far claims no directory.
-  claim_workdir(workdir, config, overwrite)
+  hosts.require_same("config", json.dumps(config, sort_keys=True))
+  hosts.lead(lambda: require_own(workdir, config, overwrite))
+  data = hosts.in_turn(make_data)
   size = state_bytes(train_step.abstract_state)
-  there = sum(1 for _ in (workdir / "checkpoints").glob("[0-9]*"))
-  require_room(workdir, max(loop.keep + 1 - there, 1) * size)
+
+  def claim():
+    if not hosts.is_lead():
+      return require_shared(workdir)
+    # Nothing is written before here: what is wrong so far claims no directory.
+    claim_workdir(workdir, config, overwrite)
+    there = sum(1 for _ in (workdir / "checkpoints").glob("[0-9]*"))
+    require_room(workdir, max(loop.keep + 1 - there, 1) * size)
+
+  hosts.in_turn(claim)
 
   meta = {"config": dict(config), "interpolant": interpolant}
   with clear_disk_errors(workdir), contextlib.ExitStack() as stack:
@@ -121,15 +133,15 @@ def train(
     else:
       logging.info("resuming from step %d", int(state.step))
     first = int(state.step)
-    writer = MetricsWriter(workdir, first)
+    writer = hosts.together(lambda: _open_metrics(workdir, first))
     stack.callback(writer.close)
     bar = Progress(loop.num_steps, first, progress)
     stack.callback(bar.close)
-    with sigterm() as stop:
+    with hosts.sigterm() as stop:
       step = _run(
         train_step, data, state, loop, meta, checkpointer, writer, bar, stop
       )
-  lines = read_metrics(workdir)
+  lines = read_metrics(workdir) if hosts.is_lead() else []
   return {**(lines[-1] if lines else {}), "step": step}
 
 
@@ -142,7 +154,7 @@ def _run(
   checkpointer: Checkpointer,
   writer: MetricsWriter,
   bar: Progress,
-  stop: threading.Event,
+  stop: Callable[[int], bool],
 ) -> int:
   """Updates from `state` on; returns the number of updates done in all."""
   step = int(state.step)
@@ -159,7 +171,7 @@ def _run(
       state, metrics = train_step.update(state, batch)
     step += 1
 
-    stopped = stop.is_set()  # read once: what stops the loop also saves
+    stopped = stop(step)  # asked once: what stops the loop also saves
     last = step == loop.num_steps or stopped
     report = step % loop.report_every == 0 or step == loop.num_steps
     save = step % loop.checkpoint_every == 0 or last
@@ -181,18 +193,9 @@ def _run(
   return step
 
 
-@contextlib.contextmanager
-def sigterm() -> Iterator[threading.Event]:
-  """An event that SIGTERM sets, instead of ending the process."""
-  event = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield event  # signals reach only the main thread
-    return
-  previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
-  try:
-    yield event
-  finally:
-    signal.signal(signal.SIGTERM, previous)
+def _open_metrics(workdir: pathlib.Path, step: int) -> MetricsWriter:
+  with clear_disk_errors(workdir):
+    return MetricsWriter(workdir, step)
 
 
 def require_own(
@@ -247,12 +250,33 @@ def claim_workdir(
       workdir.rename(aside)
       logging.warning("moved the earlier run to %s", aside)
     workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-      new = workdir / "config.json.tmp"
-      new.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-      new.replace(path)
+    new = workdir / "config.json.tmp"
+    new.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+    new.replace(path)
   except OSError as error:
     raise _cannot_write(workdir, error) from error
+
+
+def require_shared(
+  workdir: pathlib.Path, seconds: float = _SHARED_SECONDS
+) -> None:
+  """Refuses a work directory that process 0 claimed and this one lacks.
+
+  Args:
+    workdir: the run's directory.
+    seconds: to wait for it.
+
+  Raises:
+    InputError: it has no config.json by then.
+  """
+  end = time.monotonic() + seconds
+  while not (workdir / "config.json").exists():
+    if time.monotonic() > end:
+      raise InputError(
+        f"--workdir={workdir} is not the directory of process 0: it must be on"
+        " a file system that all hosts share."
+      )
+    time.sleep(0.1)
 
 
 def _cannot_write(workdir: pathlib.Path, error: OSError) -> InputError:

@@ -178,6 +178,35 @@ def batch_sharding(rules: Rules, mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(rules.batch))
 
 
+def local_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
+  """The rows of a global batch that this process's devices hold.
+
+  They need not be a block: a TPU's mesh orders devices by their links. Where
+  the devices that hold a row's replicas belong to several processes, each of
+  them has it.
+
+  Args:
+    sharding: of the batch.
+    batch_size: rows over all processes.
+
+  Raises:
+    InputError: two processes share some of their rows, but not all.
+  """
+  held = {}
+  for device, (span, *_) in sharding.devices_indices_map((batch_size,)).items():
+    rows = held.setdefault(device.process_index, set())
+    rows.update(range(*span.indices(batch_size)))
+  mine = held[jax.process_index()]
+  for process, rows in held.items():
+    if mine & rows and mine != rows:
+      raise InputError(
+        f"the mesh {dict(sharding.mesh.shape)} cuts the batch so that process"
+        f" {process} shares some rows with another and has some alone: let the"
+        " axes divide the devices of a process, or be a multiple of them."
+      )
+  return sorted(mine)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """The sharding of what every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())

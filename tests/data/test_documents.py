@@ -7,7 +7,8 @@ import json
 import pytest
 import tensorflow_datasets as tfds
 
-from flexmdm_jax.data.documents import Files, Tfds
+from flexmdm_jax.data import documents
+from flexmdm_jax.data.documents import Files, Tfds, zstd
 from flexmdm_jax.errors import InputError
 from tests.data.tiny_text import write_jsonl
 
@@ -35,8 +36,8 @@ def test_files_are_read_in_order(tmp_path):
   write_jsonl(tmp_path / "a.jsonl.gz", ["one", "two\n\nmore"])
   write_jsonl(tmp_path / "other.jsonl", ["é"])
   patterns = f"{tmp_path}/?.jsonl*, {tmp_path}/other.jsonl"
-  documents, skipped = read(Files.find(patterns))
-  assert documents == ["one", "two\n\nmore", "three", "é"]
+  texts, skipped = read(Files.find(patterns))
+  assert texts == ["one", "two\n\nmore", "three", "é"]
   assert not skipped
 
 
@@ -44,8 +45,8 @@ def test_bad_rows_are_counted_by_kind(tmp_path):
   lines = [b'\xef\xbb\xbf{"text": "first"}', *BAD_LINES, b'{"text": "last"}']
   path = tmp_path / "a.jsonl"
   path.write_bytes(b"\n".join([*lines, b"", b"  ", b""]))
-  documents, skipped = read(Files((path,)))
-  assert documents == ["first", "last"]
+  texts, skipped = read(Files((path,)))
+  assert texts == ["first", "last"]
   assert skipped == collections.Counter(BAD_LINES.values())
 
 
@@ -70,6 +71,21 @@ def test_damaged_gzip(tmp_path, content):
   path = tmp_path / "a.jsonl.gz"
   path.write_bytes(content)
   with pytest.raises(InputError, match=r"cannot read .*a\.jsonl\.gz"):
+    read(Files((path,)))
+
+
+def test_zstd_of_several_frames(tmp_path, monkeypatch):
+  frames = [b'{"text": "one"}\n', b'{"text": "two"}\n' * 1000]
+  path = tmp_path / "a.jsonl.zst"
+  content = b"".join(map(zstd.compress, frames))
+  path.write_bytes(content)
+  assert read(Files((path,)))[0] == ["one", *["two"] * 1000]
+  for damaged in (content[:-4], b"plain"):
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"cannot read .*a\.jsonl\.zst"):
+      read(Files((path,)))
+  monkeypatch.setattr(documents, "zstd", None)
+  with pytest.raises(InputError, match=r"pip install 'flexmdm_jax\[text\]'"):
     read(Files((path,)))
 
 
@@ -111,8 +127,8 @@ def prose(tmp_path_factory):
 
 def test_tfds(prose):
   source = Tfds.parse(f"{prose}:train")
-  documents, skipped = read(source)
-  assert sorted(documents) == ["one", "zwölf"]
+  texts, skipped = read(source)
+  assert sorted(texts) == ["one", "zwölf"]
   assert skipped == {"empty": 1}
   part = Tfds.parse(f"{prose}:train[:1]")
   assert len(read(part)[0]) + read(part)[1].total() == 1

@@ -33,3 +33,39 @@ def write_jsonl(path, texts):
   else:
     path.write_text(lines, "utf-8")
   return path
+
+
+def write_model_folder(folder, **config):
+  """A tokenizer as LLaDA's folder has it: the pad is the end of text.
+
+  Ids 0 to 260 are text, 261 <|endoftext|>, 262 <|mdm_mask|>; the model has 270.
+  """
+  import tokenizers
+
+  folder.mkdir(exist_ok=True)
+  vocab = bpe_vocab()
+  del vocab["<|endoftext|>"]
+  bpe = tokenizers.Tokenizer(
+    tokenizers.models.BPE(vocab, [tuple(m.split()) for m in MERGES])
+  )
+  bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False
+  )
+  bpe.decoder = tokenizers.decoders.ByteLevel()
+  bpe.add_special_tokens(["<|endoftext|>"])
+  bpe.add_tokens(["<|mdm_mask|>"])  # not marked as special
+  bpe.post_processor = tokenizers.processors.TemplateProcessing(
+    single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 261)]
+  )
+  bpe.enable_truncation(4)
+  bpe.enable_padding(length=4)
+  bpe.save(str(folder / "tokenizer.json"))
+  config = {
+    "mask_token_id": 262,
+    "pad_token_id": 261,
+    "eos_token_id": 261,
+    "vocab_size": 270,
+    **config,
+  }
+  (folder / "config.json").write_text(json.dumps(config), "utf-8")
+  return folder

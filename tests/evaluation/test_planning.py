@@ -83,13 +83,24 @@ def test_evaluation_tasks(contenders, tmp_path):
     evaluate("perplexity", maze.experiment, maze.denoiser, num=3)
   with pytest.raises(InputError, match="num=0"):
     evaluate("maze", maze.experiment, maze.denoiser, num=0)
+  for split in ("dev", "test/web", "test[x"):
+    with pytest.raises(InputError, match=r"split='.*' is unknown"):
+      evaluate("maze", maze.experiment, maze.denoiser, num=3, split=split)
 
   experiment = Experiment.from_config(tiny(brackets_quickstart, tmp_path))
   experiment.train(tmp_path / "run", progress=False)
   _, denoiser = experiment.restore(tmp_path / "run")
   lengths = evaluate("lengths", experiment, denoiser, num=4)
   assert 0 <= lengths["length_tv"] <= 1 and 0 <= lengths["balanced"] <= 1
-  bound = evaluate("likelihood", experiment, denoiser, num=4, num_times=32)
+  bound = evaluate(
+    "likelihood",
+    experiment,
+    denoiser,
+    num=4,
+    num_times=32,
+    split="validation",
+  )
+  assert bound["split"] == "validation"
   assert bound["nats"] > 0 and bound["stderr"] >= 0
   with pytest.raises(InputError, match="maze needs mazes"):
     evaluate("maze", experiment, denoiser, num=3)

@@ -6,6 +6,12 @@ pytestmark = pytest.mark.slow
 
 # name -> (module, flags, what the one line must hold)
 CASES = {
+  "kernel": ("tune_kernels", ["--kernel=nope", "--out=x.json"], "=nope"),
+  "nothing to tune": (
+    "tune_kernels",
+    ["--kernel=insert_unmask", "--out=x.json"],
+    "nothing to tune on a cpu",
+  ),
   "config file": (
     "train",
     ["--config=experiments/configs/nope.py"],
@@ -103,7 +109,8 @@ def outcomes(tmp_path_factory):
     for name in names[first : first + 4]:
       module, flags, _ = CASES[name]
       given = any(flag.startswith("--workdir") for flag in flags)
-      flags = flags if given else [f"--workdir={workdir}", *flags]
+      if not given and module != "tune_kernels":
+        flags = [f"--workdir={workdir}", *flags]
       processes[name] = start(module, *flags)
     for name, process in processes.items():
       _, err = process.communicate(timeout=300)

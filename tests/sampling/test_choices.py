@@ -28,37 +28,29 @@ def chi_square(draws, probabilities):
   return scipy.stats.chisquare(counts, expected).pvalue
 
 
-@pytest.mark.parametrize(
-  ("top_p", "kept"),
-  [
-    (0.3, [1]),
-    (0.5, [1, 3]),
-    (0.69, [1, 3]),
-    (0.71, [1, 2, 3]),
-    (1.0, [0, 1, 2, 3]),
-  ],
-)
-def test_nucleus(top_p, kept):
-  logits = jax.jit(choices.nucleus, static_argnums=1)(jnp.log(P), top_p)
-  np.testing.assert_array_equal(np.flatnonzero(np.isfinite(logits[0])), kept)
-  np.testing.assert_array_equal(logits[0, kept], jnp.log(P)[0, kept])
+def draw(logits, temperature=1.0, top_p=1.0, seed=0):
+  keys = jax.random.split(jax.random.key(seed), logits.shape[:-1])
+  draws = jax.jit(choices.draw_tokens, static_argnums=(2, 3))
+  return draws(keys, logits, temperature, top_p)
 
 
 def test_nucleus_keeps_ties_and_forbids_the_forbidden():
-  logits = jnp.array([[0.0, 0.0, 0.0, -jnp.inf]])
-  kept = choices.nucleus(logits, 0.5)
-  np.testing.assert_array_equal(kept, logits)
+  logits = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, -jnp.inf]), (200, 4))
+  assert set(np.ravel(draw(logits, top_p=0.5).token)) == {0, 1, 2}
 
 
 def test_temperature_zero_takes_the_mode():
-  tokens = choices.draw_tokens(jax.random.key(0), jnp.log(P), 0.0, 0.5)
-  np.testing.assert_array_equal(tokens, [1, 0])
+  np.testing.assert_array_equal(draw(jnp.log(P), 0.0, 0.5).token, [1, 0])
+  np.testing.assert_array_equal(draw(jnp.log(P[:1]), 1.0, 0.3).token, [1])
 
 
 @pytest.mark.parametrize(
   ("temperature", "top_p", "law"),
   [
     (1.0, 1.0, [0.1, 0.4, 0.2, 0.3]),
+    (1.0, 0.5, [0, 4 / 7, 0, 3 / 7]),
+    (1.0, 0.69, [0, 4 / 7, 0, 3 / 7]),
+    (1.0, 0.71, [0, 4 / 9, 2 / 9, 3 / 9]),
     (0.5, 1.0, np.array([1, 16, 4, 9]) / 30),
     # The nucleus is that of the tempered law, 1/30, 16/30, 4/30, 9/30.
     (0.5, 0.6, [0, 16 / 25, 0, 9 / 25]),
@@ -66,8 +58,8 @@ def test_temperature_zero_takes_the_mode():
 )
 def test_law_of_the_tokens(temperature, top_p, law):
   logits = jnp.broadcast_to(jnp.log(P[0]), (NUM, 4))
-  draws = choices.draw_tokens(jax.random.key(1), logits, temperature, top_p)
-  assert chi_square(draws, law) > 1e-3
+  tokens = draw(logits, temperature, top_p, seed=1).token
+  assert chi_square(tokens, law) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -80,7 +72,8 @@ def test_law_of_the_tokens(temperature, top_p, law):
   ],
 )
 def test_confidence(kind, expected):
-  score = choices.confidence(kind, 7.0 + jnp.log(P))
+  # Of the law itself, whatever the temperature.
+  score = choices.confidence(kind, draw(7.0 + jnp.log(P), temperature=0.3))
   np.testing.assert_allclose(score, expected, atol=1e-6)
 
 
@@ -90,7 +83,7 @@ def test_confidence(kind, expected):
 )
 def test_confidence_with_forbidden_tokens(kind, expected):
   logits = jnp.log(jnp.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
-  score = choices.confidence(kind, logits)
+  score = choices.confidence(kind, draw(logits))
   np.testing.assert_allclose(score, expected, atol=1e-6)
 
 
@@ -131,6 +124,11 @@ def test_most_confident_as_in_a_sort(masked, score, count, window):
     jnp.array(masked), jnp.array(score), jnp.int32(count), jnp.int32(window)
   )
   np.testing.assert_array_equal(np.flatnonzero(out), sorted(best))
+
+
+def test_bernoulli_insertions():
+  draws = choices.bernoulli_insertions(jax.random.key(2), jnp.full(NUM, 0.3))
+  assert chi_square(draws, [0.7, 0.3]) > 1e-3
 
 
 def test_poisson_insertions():

@@ -1,0 +1,1 @@
+"""What `experiments.benchmark` times; a module a suite."""

@@ -1,0 +1,164 @@
+"""The sampler against its own dense path and the public algorithm."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks import public_sampler, shapes
+from experiments.benchmarks.timing import compare, median_seconds
+from flexmdm_jax.experiment import num_parameters
+from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.sampling.sampler import SamplerConfig, sample
+from flexmdm_jax.sampling.start import empty_start
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Steered:
+  """A denoiser whose samples end at about `wanted` tokens, at its own cost."""
+
+  inner: ModelDenoiser
+  wanted: jax.Array
+
+  def _steer(self, prediction, length):
+    length = length.astype(jnp.float32)
+    missing = jnp.maximum(self.wanted - length, 1e-6) / (length + 1)
+    log_gaps = jnp.log(missing)[:, None] + 0 * prediction.log_gaps
+    return prediction._replace(log_gaps=log_gaps, gap_logits=None)
+
+  def features(self, tokens, length, t):
+    return self._steer(self.inner.features(tokens, length, t), length)
+
+  def __call__(self, tokens, length, t):
+    return self._steer(self.inner(tokens, length, t), length)
+
+
+def call_dense(denoiser, *args):
+  """Logits at every position: what a denoiser without `features` gives."""
+  return denoiser(*args)
+
+
+def samplers(model, denoiser, B, steps, buckets):
+  """By name, a function of the wanted length that draws B samples."""
+  start = empty_start(B, model.max_length, model.vocab)
+  key = jax.random.key(0)
+  fixed = (shapes.INTERPOLANT, model.vocab)
+  config = SamplerConfig(steps, buckets=buckets)
+
+  def steered(wanted):
+    return Steered(denoiser, jnp.float32(wanted))
+
+  def dense(wanted):
+    return jax.tree_util.Partial(call_dense, steered(wanted))
+
+  def port(wanted):
+    return public_sampler.sample(
+      key, steered(wanted), start.tokens, *fixed, steps
+    )
+
+  return {
+    "ours": lambda wanted: sample(key, steered(wanted), start, *fixed, config),
+    "dense": lambda wanted: sample(key, dense(wanted), start, *fixed, config),
+    "port": port,
+  }
+
+
+def measure(
+  *,
+  shape: str,
+  max_length: int | None,
+  batch_size: int | None,
+  steps: list[int],
+  repeats: int,
+  buckets: tuple[int, ...] | None,
+  baselines: list[str],
+  sweep: bool,
+) -> dict[str, Any]:
+  """Times of whole samples that end at a quarter of L, and at L.
+
+  Args:
+    shape: see `shapes.make_model`.
+    max_length: L, else the shape's.
+    batch_size: B, else the shape's.
+    steps: network calls.
+    repeats: of each measurement.
+    buckets: of the sampler; None for its own.
+    baselines: of "dense" and "port".
+    sweep: also times ours by length, steps and batch.
+  """
+  model, B = shapes.make_model(shape, max_length, batch_size)
+  L = model.max_length
+  denoiser = shapes.random_denoiser(model)
+  rows = []
+  for num_steps in steps:
+    runs = samplers(model, denoiser, B, num_steps, buckets)
+    runs = {name: runs[name] for name in ("ours", *baselines)}
+    for share in (0.25, 1.0):
+      seconds = compare(
+        {name: functools.partial(run, share * L) for name, run in runs.items()},
+        repeats,
+      )
+      length = float(np.mean(runs["ours"](share * L).length))
+      rows.append(
+        dict(
+          steps=num_steps,
+          share=share,
+          mean_length=length,
+          seconds=seconds,
+          speedup={name: seconds[name] / seconds["ours"] for name in baselines},
+          samples_per_second=B / seconds["ours"],
+          tokens_per_second=B * length / seconds["ours"],
+        )
+      )
+  result = dict(
+    parameters=num_parameters(model),
+    batch_size=B,
+    max_length=L,
+    vocabulary=model.vocab.size,
+    rows=rows,
+  )
+  if sweep:
+    result["sweep"] = _sweep(model, denoiser, B, steps[0], repeats, buckets)
+  return result
+
+
+def _sweep(model, denoiser, B, steps, repeats, buckets):
+  """Seconds of our sampler by mean length, steps and batch, one at a time."""
+  L = model.max_length
+
+  def seconds(share=0.5, steps=steps, B=B):
+    run = samplers(model, denoiser, B, steps, buckets)["ours"]
+    return median_seconds(functools.partial(run, share * L), repeats)
+
+  sizes = sorted({max(B // 4, 1), max(B // 2, 1), B, 2 * B})
+  return dict(
+    length={x * L: seconds(share=x) for x in (0.125, 0.25, 0.5, 0.75, 1.0)},
+    steps={x: seconds(steps=x) for x in (steps // 2, steps, 2 * steps)},
+    batch={x: seconds(B=x) for x in sizes},
+  )
+
+
+def plot(result: dict[str, Any], path) -> None:
+  """Draws the cost by length, steps and batch of a `measure` with a sweep."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  sweep = result["sweep"]
+  figure, axes = pyplot.subplots(1, len(sweep), figsize=(11, 3.2), sharey=True)
+  labels = dict(length="mean final length", steps="steps", batch="batch")
+  for axis, (name, seconds) in zip(axes, sweep.items(), strict=True):
+    axis.plot(list(seconds), list(seconds.values()), "o-")
+    axis.set_xlabel(labels[name])
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+  axes[0].set_ylabel("seconds a batch")
+  figure.tight_layout()
+  figure.savefig(path, dpi=150)
+  pyplot.close(figure)

@@ -1,0 +1,59 @@
+"""The models that are timed, by name."""
+
+import jax
+import jax.numpy as jnp
+
+from flexmdm_jax import schedules
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
+from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.vocab import Vocab
+
+INTERPOLANT = JointInterpolant(schedules.Power(1.7), schedules.Power(2.89))
+SHAPES = ("golden", "small", "175m")
+
+
+def make_model(
+  shape: str, max_length: int | None, batch_size: int | None
+) -> tuple[DiT, int]:
+  """(model, batch size): those of the shape, but for what is given.
+
+  Args:
+    shape: "golden", the tiny model of the parity tests; "small", the
+      quickstart's; "175m", the paper's OpenWebText model.
+    max_length: L.
+    batch_size: B.
+
+  Raises:
+    InputError: an unknown shape.
+  """
+  half = jax.default_backend() != "cpu"
+  if shape == "golden":
+    sizes = dict(hidden_size=64, num_layers=3, num_heads=4, cond_size=32)
+    vocab, L, B = Vocab(40, 38, 39), 24, 6
+  elif shape == "small":
+    sizes = dict(hidden_size=96, num_layers=3, num_heads=4, cond_size=48)
+    vocab, L, B = Vocab(51, 49, 50), 25, 64
+  elif shape == "175m":
+    sizes = dict(dtype=jnp.bfloat16 if half else jnp.float32)
+    vocab, L, B = Vocab(50_259, 50_257, 50_258), 1024, 64
+  else:
+    raise InputError(f"--shape={shape} must be one of {', '.join(SHAPES)}.")
+  return DiT(vocab, max_length or L, **sizes), batch_size or B
+
+
+def random_denoiser(model: DiT) -> ModelDenoiser:
+  """The model with random weights, its heads' and gates' included."""
+  tokens = jnp.zeros((1, model.max_length), jnp.int32)
+
+  def init(key):
+    params = model.init(key, tokens, tokens[:, 0], jnp.zeros(1))["params"]
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    return tree.unflatten(
+      x + 0.02 * jax.random.normal(k, x.shape, x.dtype)
+      for x, k in zip(leaves, keys, strict=True)
+    )
+
+  return denoiser(model, jax.jit(init)(jax.random.key(0)))

@@ -1,0 +1,60 @@
+"""Wall-clock times of compiled calls, and what the device could do at best."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def median_seconds(run: Callable[[], Any], repeats: int) -> float:
+  """Median time of `run`, which returns arrays, after a warm-up."""
+  return compare({"run": run}, repeats)["run"]
+
+
+def compare(
+  runs: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, float]:
+  """Median times of several calls, warm, measured in turns.
+
+  Every other round goes through them backwards, so that what drifts, such as
+  a clock that heats up, falls on all alike.
+  """
+  times = {name: [] for name in runs}
+  for run in runs.values():
+    jax.block_until_ready(run())
+  for round_ in range(repeats):
+    names = list(runs) if round_ % 2 == 0 else list(runs)[::-1]
+    for name in names:
+      begin = time.perf_counter()
+      jax.block_until_ready(runs[name]())
+      times[name].append(time.perf_counter() - begin)
+  return {name: statistics.median(x) for name, x in times.items()}
+
+
+def device_limits(dtype: Any, repeats: int) -> dict[str, float]:
+  """Measured rates of this device, the roofs of a roofline.
+
+  Returns:
+    `copy_bytes_per_second`, bytes read and written by a large copy; and
+    `matmul_flops_per_second` of a large product in `dtype` with float32
+    accumulation.
+  """
+  small = jax.default_backend() == "cpu"
+  size = 2**24 if small else 2**28
+  n = 1024 if small else 8192
+  x = jnp.zeros(size, jnp.float32)
+  a = jnp.ones((n, n), dtype)
+  copy = jax.jit(lambda x: x + 1)
+  product = jax.jit(
+    lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32)
+  )
+  seconds = compare(
+    {"copy": lambda: copy(x), "matmul": lambda: product(a)}, repeats
+  )
+  return dict(
+    copy_bytes_per_second=2 * x.nbytes / seconds["copy"],
+    matmul_flops_per_second=2 * n**3 / seconds["matmul"],
+  )

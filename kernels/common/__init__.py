@@ -1,0 +1,19 @@
+"""What the kernels share: which of them run where, and how one is picked."""
+
+from flexmdm_jax.kernels.common.dispatch import Implementation, dispatch
+from flexmdm_jax.kernels.common.mosaic_gpu import gpu_interpreter, gpu_load
+from flexmdm_jax.kernels.common.targets import (
+  Target,
+  is_on_one_device,
+  target,
+)
+
+__all__ = [
+  "Implementation",
+  "Target",
+  "dispatch",
+  "gpu_interpreter",
+  "gpu_load",
+  "is_on_one_device",
+  "target",
+]

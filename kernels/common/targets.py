@@ -1,0 +1,49 @@
+"""The device that a call will run on."""
+
+import dataclasses
+import re
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """A device: `platform` is "cpu", "gpu" or "tpu", `kind` its model."""
+
+  platform: str
+  kind: str
+
+  @property
+  def is_tpu(self) -> bool:
+    return self.platform == "tpu"
+
+  @property
+  def is_hopper(self) -> bool:
+    """An NVIDIA H20, H100, H200, H800 or GH200."""
+    return self.platform == "gpu" and bool(re.search(r"\bG?H\d", self.kind))
+
+
+def target() -> Target:
+  """The device that what is traced now will run on.
+
+  It is the ambient mesh's, whose devices need not be here (compilation ahead
+  of time), or else JAX's default device.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  device = device or jax.config.jax_default_device or jax.devices()[0]
+  if isinstance(device, str):
+    device = jax.devices(device)[0]
+  return Target(device.platform, device.device_kind)
+
+
+def is_on_one_device() -> bool:
+  """Whether what is traced now is sure to be one device's work.
+
+  It is inside `shard_map`, and where there is one device. The compiler cannot
+  partition a Mosaic kernel.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return jax.device_count() == 1
+  manual = jax.sharding.AxisType.Manual
+  return mesh.size == 1 or all(kind == manual for kind in mesh.axis_types)

@@ -1,0 +1,204 @@
+"""What saves work changes no sample: canvases, fused heads, skipped steps."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flexmdm_jax as fm
+from flexmdm_jax.sampling.placement import Placement
+from flexmdm_jax.sampling.sampler import default_buckets
+from flexmdm_jax.schedules import Linear, Power
+from flexmdm_jax.training.sharding import Rules, make_mesh, tree_shardings
+from tests.exact import quick_jit
+
+VOCAB = fm.Vocab(size=40, mask=38, pad=39)
+INTERPOLANT = fm.JointInterpolant(Power(1.7), Power(2.89))
+L = 20
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hungry:
+  """A model's denoiser that wants rows of about `wanted` tokens."""
+
+  inner: fm.models.denoiser.ModelDenoiser
+  wanted: float = dataclasses.field(metadata={"static": True})
+
+  def features(self, tokens, length, t):
+    features = self.inner.features(tokens, length, t)
+    length = length.astype(jnp.float32)
+    missing = jnp.maximum(self.wanted - length, 0.1) / (length + 1)
+    log_gaps = 0.1 * features.log_gaps + jnp.log(missing)[:, None]
+    return features._replace(log_gaps=log_gaps)
+
+  def __call__(self, tokens, length, t):
+    return self.features(tokens, length, t).prediction()
+
+
+@functools.cache
+def network(gap_head="log_rate"):
+  model = fm.DiT(
+    VOCAB,
+    L,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    cond_size=8,
+    gap_head=gap_head,
+  )
+  tokens = jnp.zeros((1, L), jnp.int32)
+  params = jax.jit(model.init)(
+    jax.random.key(0), tokens, jnp.zeros(1, jnp.int32), jnp.zeros(1)
+  )["params"]
+  rng = np.random.default_rng(0)
+  # Heads and gates are zero at first: no two rows would differ.
+  params = jax.tree.map(
+    lambda x: x + jnp.asarray(rng.normal(0, 0.5, x.shape), jnp.float32), params
+  )
+  return fm.denoiser(model, params)
+
+
+quick_sample = quick_jit(fm.sample, static_argnums=(3, 4, 5, 6))
+
+
+def draw(denoiser, start=None, steps=12, trace=True, **config):
+  start = start or starts()
+  config = fm.SamplerConfig(steps, **config)
+  return quick_sample(
+    jax.random.key(3), denoiser, start, INTERPOLANT, VOCAB, config, trace
+  )
+
+
+def starts():
+  rows = [
+    fm.empty_start(3, L, VOCAB),
+    fm.prompt_start([[1, 2, 3]], L, VOCAB),
+    fm.infill_start([[5, 6]], [[7]], L, VOCAB),
+    fm.anchor_start([[4, 20, 9]], L, VOCAB),
+  ]
+  return jax.tree.map(lambda *rows: jnp.concatenate(rows), *rows)
+
+
+def assert_same(ours, theirs):
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize(
+  "config",
+  [
+    {},
+    dict(method="adaptive", confidence="entropy", max_window=3),
+    dict(method="adaptive", confidence="position", top_p=0.8),
+  ],
+  ids=["tau_leaping", "window", "nucleus"],
+)
+def test_samples_are_those_of_the_whole_canvas(config):
+  denoiser = Hungry(network(), 14.0)
+  whole = draw(denoiser, buckets=(), **config)
+  assert 11 < int(whole.length.max()) and int(whole.length.min()) < L
+  assert_same(draw(denoiser, buckets=(4, 11), **config), whole)
+  # All logits at all positions, by a plain callable.
+  dense = jax.tree_util.Partial(lambda f, *args: f(*args), denoiser)
+  assert_same(draw(dense, **config), whole)
+
+
+def test_a_row_that_fills_all_canvases_is_truncated():
+  greedy = Hungry(network(), 60.0)
+  whole = draw(greedy, buckets=())
+  assert whole.truncated.any() and int(whole.length.max()) == L
+  assert_same(draw(greedy, buckets=(4, 15)), whole)
+
+
+def test_gap_laws_on_a_short_canvas():
+  whole = draw(network("distribution"), buckets=())
+  assert_same(draw(network("distribution"), buckets=(5,)), whole)
+  assert int(whole.length.max()) > 5
+
+
+def test_starts_longer_than_a_canvas():
+  start = fm.prompt_start([[1] * 9, [2]], L, VOCAB)
+  denoiser = Hungry(network(), 12.0)
+  whole = draw(denoiser, start, buckets=())
+  assert_same(draw(denoiser, start, buckets=(4, 15)), whole)
+
+
+def counting(calls):
+  def denoiser(tokens, length, t):
+    jax.debug.callback(lambda t: calls.append(float(t)), t[0])
+    shape = (*tokens.shape, VOCAB.size)
+    return fm.Prediction(jnp.zeros(shape), jnp.zeros((shape[0], shape[1] + 1)))
+
+  return denoiser
+
+
+@pytest.mark.parametrize("method", ["tau_leaping", "adaptive"])
+def test_steps_in_which_nothing_changes_call_no_network(method):
+  calls, steps = [], 60
+  config = fm.SamplerConfig(steps, method)
+  start = fm.mask_start(2, 4, VOCAB)
+  samples = fm.sample(
+    jax.random.key(0),
+    counting(calls),
+    start,
+    fm.MDM(Linear()),
+    VOCAB,
+    config,
+    trace=True,
+  )
+  jax.block_until_ready(samples)
+  jax.effects_barrier()
+  frames = np.asarray(samples.trace.tokens)
+  changed = (frames[1:] != frames[:-1]).any(axis=(1, 2))
+  assert 1 <= changed.sum() <= 8
+  np.testing.assert_allclose(
+    sorted(calls), np.flatnonzero(changed) / steps, rtol=1e-6
+  )
+  # What may still insert is asked at every step but the last.
+  calls.clear()
+  start = fm.prompt_start([[0]], 4, VOCAB)
+  fm.sample(
+    jax.random.key(0), counting(calls), start, INTERPOLANT, VOCAB, config
+  ).tokens.block_until_ready()
+  jax.effects_barrier()
+  assert len(calls) in (steps - 1, steps)
+
+
+def test_default_canvases():
+  assert default_buckets(1024) == (127, 255, 511, 767)
+  assert default_buckets(64) == ()
+  assert default_buckets(128) == (63,)
+
+
+@pytest.mark.parametrize("buckets", [(0,), (3, 2), (2, 2), (1.5,)])
+def test_wrong_buckets_are_named(buckets):
+  with pytest.raises(fm.InputError, match="buckets="):
+    fm.SamplerConfig(4, buckets=buckets)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 1, 4)])
+def test_samples_are_the_same_on_a_mesh(shape):
+  mesh = make_mesh(*shape)
+  start = jax.tree.map(lambda x: jnp.concatenate([x, x, x, x]), starts())
+  denoiser, config = Hungry(network(), 14.0), fm.SamplerConfig(6, buckets=(7,))
+  args = (INTERPOLANT, VOCAB, config, True)
+  whole = quick_sample(jax.random.key(3), denoiser, start, *args)
+  abstract = jax.eval_shape(
+    network().model.init,
+    jax.random.key(0),
+    start.tokens,
+    start.length,
+    jnp.zeros(24),
+  )["params"]
+  placed = jax.device_put(
+    network().params,
+    tree_shardings(abstract, Rules(embed=None, heads=None), mesh),
+  )
+  denoiser = Hungry(dataclasses.replace(network(), params=placed), 14.0)
+  split = quick_jit(fm.sample, static_argnums=(3, 4, 5, 6, 7))(
+    jax.random.key(3), denoiser, start, *args, Placement(mesh)
+  )
+  assert_same(split, whole)
