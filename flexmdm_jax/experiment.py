@@ -338,11 +338,16 @@ def num_parameters(model: DiT | Transformer) -> int:
 
 def abstract_params(model: DiT | Transformer) -> Any:
   """Shapes and types of a model's parameters."""
+  return nn.unbox(boxed_params(model))
+
+
+def boxed_params(model: DiT | Transformer) -> Any:
+  """The same, with the names of their logical axes."""
   tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
   length = jax.ShapeDtypeStruct((1,), jnp.int32)
   t = jax.ShapeDtypeStruct((1,), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
-  return nn.unbox(variables["params"])
+  return variables["params"]
 
 
 def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
