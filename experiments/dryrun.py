@@ -1,7 +1,9 @@
 """Compiles a config's step for accelerators that are not here.
 
 python -m experiments.dryrun --config=experiments/configs/NAME.py \
-    --topology=v5p:4x4x1 [--step=train] [--weak_scaling] [--out=FILE.json]
+    --topology=v5p:4x4x1 [--weak_scaling] [--out=FILE.json]
+python -m experiments.dryrun --config=... --topology=... --step=sample \
+    [--batch_size=16]
 
 Prints JSON: parameters, bytes per device, operations, collectives, and what
 time a roofline predicts; `flexmdm_jax/dryrun/roofline.py` has its formula.
@@ -24,7 +26,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _TOPOLOGY = flags.DEFINE_string(
   "topology", None, "As v5p:2x2x4, v6e:4x4 or gpu:h100:16."
 )
-_STEP = flags.DEFINE_string("step", "train", "What is compiled: train.")
+_STEP = flags.DEFINE_string("step", "train", "What is compiled: or sample.")
+_BATCH = flags.DEFINE_integer("batch_size", 16, "Rows that are sampled.")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 _WEAK_SCALING = flags.DEFINE_bool(
   "weak_scaling", False, "Add predictions for up to 4,096 devices."
@@ -36,11 +39,17 @@ def main(_):
   jax.config.update("jax_platforms", "cpu")
   if _OUT.value:
     output.require_writable(_OUT.value)
-  if _STEP.value != "train":
-    raise InputError(f"--step={_STEP.value} is unknown: there is train.")
+  if _STEP.value not in ("train", "sample"):
+    raise InputError(
+      f"--step={_STEP.value} is unknown: there are train and sample."
+    )
+  cli.require_least(batch_size=(_BATCH.value, 1))
   topology = devices.topology(_TOPOLOGY.value)
   experiment = report.experiment_without_data(_CONFIG.value.to_dict())
-  result = report.train_report(experiment, topology, _WEAK_SCALING.value)
+  if _STEP.value == "train":
+    result = report.train_report(experiment, topology, _WEAK_SCALING.value)
+  else:
+    result = report.sample_report(experiment, topology, _BATCH.value)
   if _OUT.value:
     output.write_json(_OUT.value, result)
   print(json.dumps(result))

@@ -22,6 +22,7 @@ from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.pretrained import checkpoint as pretrained_lib
 from flexmdm_jax.sampling.autoregressive import sample_autoregressive
 from flexmdm_jax.sampling.sampler import (
   SamplerConfig,
@@ -30,7 +31,7 @@ from flexmdm_jax.sampling.sampler import (
   sample,
 )
 from flexmdm_jax.sampling.start import Start
-from flexmdm_jax.training import loop, partition, weights
+from flexmdm_jax.training import loop, partition
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import (
   Autoregressive,
@@ -202,7 +203,7 @@ class Experiment:
     def init(key):
       trained = partition.trainable(self.model)
       return train_step.init(
-        key, weights.restore(self.pretrained, abstract, trained)
+        key, pretrained_lib.load(self.pretrained, abstract, trained)
       )
 
     return dataclasses.replace(
@@ -221,7 +222,7 @@ class Experiment:
         f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
         " them, by --config.pretrained=FOLDER."
       )
-    base = weights.restore(
+    base = pretrained_lib.load(
       self.pretrained, abstract, lambda path: not trainable(path)
     )
     missing = frozen.keys() - flat(base).keys()
@@ -337,11 +338,16 @@ def num_parameters(model: DiT | Transformer) -> int:
 
 def abstract_params(model: DiT | Transformer) -> Any:
   """Shapes and types of a model's parameters."""
+  return nn.unbox(boxed_params(model))
+
+
+def boxed_params(model: DiT | Transformer) -> Any:
+  """The same, with the names of their logical axes."""
   tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
   length = jax.ShapeDtypeStruct((1,), jnp.int32)
   t = jax.ShapeDtypeStruct((1,), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
-  return nn.unbox(variables["params"])
+  return variables["params"]
 
 
 def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:

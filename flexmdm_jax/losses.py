@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from flexmdm_jax.alignment import Alignment
 from flexmdm_jax.interpolant import JointInterpolant, Noised
+from flexmdm_jax.models import mesh
 from flexmdm_jax.rates import Features, Prediction, forbid_mask
 from flexmdm_jax.vocab import Vocab
 
@@ -169,7 +170,7 @@ def mask_nats_in_chunks(
     )._replace(posterior=cut(alignment.posterior))
   return _sum_chunks(
     nats,
-    (features.unembed, features.bias, matrix),
+    (mesh.whole_rows(features.unembed), features.bias, matrix),
     jax.tree.map(cut, (features.hidden, inner)),
     cut(noised.masked),
     truth,

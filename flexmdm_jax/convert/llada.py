@@ -12,11 +12,9 @@ from flax import traverse_util
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.transformer import Transformer
-from flexmdm_jax.pretrained import families, weights
+from flexmdm_jax.pretrained import families, source, weights
 from flexmdm_jax.pretrained import folder as folders
 from flexmdm_jax.pretrained import retrofit as retrofits
-
-RETROFIT_FILE = "retrofit.safetensors"
 
 
 def llada_from_hf(
@@ -39,29 +37,11 @@ def llada_from_hf(
     model computes in that of the embedding.
 
   Raises:
-    InputError: the folder is of no family, or its weights are missing, unknown,
-      truncated, twice there or of another shape than `config.json` implies.
+    InputError: as `pretrained.source.read`.
   """
-  config = folders.read_config(folder)
-  base = families.family_of(config).table
-  model = families.model_from_config(config, mask_padding=mask_padding)
-  tensors = folders.read_tensors(folder)
-  folders.check_tokenizer(folder, model.vocab.size)
-  state = dict(tensors)
-  if retrofit is not None:
-    added = folders.Tensors([pathlib.Path(retrofit)])
-    model = retrofits.retrofitted(model, base, added.shapes, added.metadata)
-    if twice := set(added) & set(state):
-      raise InputError(
-        f"{weights.names(twice)} is in {folder} and in {retrofit}: keep one."
-      )
-    state |= dict(added)
-  places = families.places_of(model, base)
-  params = weights.convert(places, state)
-  dtype = params["embed"].dtype
-  return model.clone(
-    **{"dtype": dtype, "param_dtype": dtype, **options}
-  ), params
+  found = source.read(folder, retrofit)
+  params = weights.convert(found.places, found.tensors)
+  return found.model.clone(mask_padding=mask_padding, **options), params
 
 
 def llada_to_hf(
@@ -108,4 +88,6 @@ def llada_to_hf(
     (path / "config.json").write_text(config + "\n")
     write(path / "model.safetensors", [k for k in places if k not in added])
     if added:
-      write(path / RETROFIT_FILE, added, metadata=retrofits.metadata(model))
+      write(
+        path / folders.RETROFIT_FILE, added, metadata=retrofits.metadata(model)
+      )

@@ -6,6 +6,7 @@ import os
 import re
 
 import jax
+from jax.experimental import topologies
 
 from flexmdm_jax.errors import InputError
 
@@ -82,9 +83,10 @@ class Topology:
 def topology(name: str) -> Topology:
   """The topology of that name.
 
-  A program for GPUs is compiled for as many fake CPU devices: partitioned
-  alike, and its arguments take the same memory; its temporaries do not, since
-  the CPU computes in float32 and has no fused attention.
+  GPUs need JAX's CUDA plugin, but no GPU. Without it, the program is compiled
+  for as many fake CPU devices: it is partitioned alike, and its arguments take
+  the same memory; its temporaries take more, since the CPU computes in float32
+  and has no fused attention.
 
   Args:
     name: as "v5p:2x2x4" or "gpu:h100:16".
@@ -94,9 +96,7 @@ def topology(name: str) -> Topology:
   """
   gpu = re.fullmatch(r"gpu:(h100|h200):([1-9]\d*)", name)
   if gpu:
-    kind, number = gpu[1], int(gpu[2])
-    jax.config.update("jax_num_cpu_devices", number)
-    return Topology(kind, jax.devices("cpu")[:number], "cpu")
+    return _gpus(gpu[1], int(gpu[2]))
   kind = name.partition(":")[0]
   if kind not in _TPUS or not re.fullmatch(r"\w+:\d+(x\d+){1,2}", name):
     raise InputError(f"--topology={name} is unknown: there are {_FORMS}.")
@@ -104,8 +104,6 @@ def topology(name: str) -> Topology:
     raise InputError(
       f"--topology={name} needs libtpu: pip install 'flexmdm_jax[tpu]'."
     )
-  from jax.experimental import topologies
-
   for key, value in _TPU_ENVIRONMENT.items():
     os.environ.setdefault(key, value)
   try:
@@ -116,3 +114,57 @@ def topology(name: str) -> Topology:
       f" ({str(error).splitlines()[0]}): there are {_FORMS}."
     ) from error
   return Topology(kind, list(found.devices), found.devices[0].device_kind)
+
+
+def _gpus(kind: str, number: int) -> Topology:
+  """GPUs in nodes of eight, or what stands for them."""
+  node = DEVICES[kind].group
+  if number > node and number % node:
+    raise InputError(
+      f"--topology=gpu:{kind}:{number}: more than {node} are whole nodes, so"
+      f" their number must be a multiple of {node}."
+    )
+  plugins = [f"jax_cuda{version}_plugin" for version in (12, 13)]
+  if not any(importlib.util.find_spec(name) for name in plugins):
+    jax.config.update("jax_num_cpu_devices", number)
+    return Topology(kind, jax.devices("cpu")[:number], "cpu")
+  found = topologies.get_topology_desc(
+    platform="cuda",
+    topology=f"1x{-(-number // node)}x{min(number, node)}",
+    target_config=_HOPPER.format(
+      name=f"NVIDIA {kind.upper()}",
+      memory=int(DEVICES[kind].hbm_bytes),
+      rate=int(DEVICES[kind].hbm_rate),
+    ),
+  )
+  return Topology(kind, list(found.devices), found.devices[0].device_kind)
+
+
+# What XLA asks of a GPU: properties that CUDA reports of H100 and H200.
+_HOPPER = """
+gpu_device_info {{
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  memory_bandwidth: {rate}
+  device_memory_size: {memory}
+  cuda_compute_capability {{
+    major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES
+  }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 8 patch: 0 }}
+device_description_str: "{name}"
+"""

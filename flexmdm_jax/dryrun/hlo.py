@@ -148,6 +148,11 @@ def _group_size(line, num_devices):
   iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
   if iota:
     return int(iota[2])
+  named = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line)
+  if named:  # a mesh, and the axes of it that a group runs over
+    sizes = dict(re.findall(r"'([^']+)'=(\d+)", named[1]))
+    axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", named[2])
+    return math.prod(int(part or sizes[axis]) for axis, part in axes)
   listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
   return len(listed[1].split(",")) if listed else num_devices
 

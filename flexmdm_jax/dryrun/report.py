@@ -5,14 +5,22 @@ import time
 from collections import defaultdict
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 
 from flexmdm_jax.dryrun import hlo, roofline
 from flexmdm_jax.dryrun.devices import Topology
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.experiment import Experiment, boxed_params
 from flexmdm_jax.interpolant import JointInterpolant, draw_times
+from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.sampling.placement import Placement
+from flexmdm_jax.sampling.sampler import sample
+from flexmdm_jax.sampling.start import empty_start
 from flexmdm_jax.times import stratified_times
+from flexmdm_jax.training import partition
+from flexmdm_jax.training.sharding import make_mesh, tree_shardings
 from flexmdm_jax.training.step import TrainStep
 from flexmdm_jax.vocab import Vocab
 
@@ -80,12 +88,7 @@ def train_report(
   )
   report = dict(
     step="train",
-    devices=dict(
-      kind=topology.kind,
-      number=num_devices,
-      compiled_for=topology.compiled_for,
-      **dataclasses.asdict(topology.device),
-    ),
+    devices=about(topology),
     mesh=mesh,
     batch_size=B,
     max_length=experiment.task.max_length,
@@ -104,14 +107,127 @@ def train_report(
     compile_seconds=seconds,
     jax=jax.__version__,
   )
-  report["fits"] = (
-    report["bytes_per_device"]["peak"] <= topology.device.hbm_bytes
-  )
+  report["fits"] = fits(report, topology)
   if weak_scaling:
     report["weak_scaling"] = roofline.weak_scaling(
       work, topology.device, mesh, predicted.step_seconds
     )
   return report
+
+
+def sample_report(
+  experiment: Experiment, topology: Topology, batch_size: int
+) -> dict[str, Any]:
+  """Compiles sampling from nothing for a topology.
+
+  Rows are split over the axes `data` and `fsdp`, along which the parameters lie
+  whole; the network over `tensor`.
+
+  Args:
+    experiment: see `experiment_without_data`.
+    topology: the devices.
+    batch_size: rows.
+
+  Returns:
+    A JSON-ready report; bytes are of one device. Its prediction is of calls at
+    the full length, which is an upper bound: rows start empty. Collectives in
+    loops whose length depends on the rows count once.
+
+  Raises:
+    InputError: the layout does not fit the devices, or the rows.
+    jax.errors.JaxRuntimeError: the program does not fit their memory.
+  """
+  layout, task = experiment.layout, experiment.task
+  mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, topology.devices)
+  placement = Placement(mesh)
+  params = sampling_params(experiment, mesh)
+  start = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=NamedSharding(mesh, placement.rows())
+    ),
+    empty_start(batch_size, task.max_length, task.vocab),
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+
+  def draw(key, params, start):
+    return sample(
+      key,
+      denoiser(experiment.model, params),
+      start,
+      experiment.interpolant,
+      task.vocab,
+      experiment.sampler,
+      placement=placement,
+    )
+
+  begin = time.perf_counter()
+  with jax.set_mesh(mesh):
+    compiled = jax.jit(draw).lower(key, params, start).compile()
+  seconds = time.perf_counter() - begin
+  sent = hlo.collectives(compiled.as_text(), len(topology.devices))
+  work = roofline.work_of(experiment.model, params, batch_size, masked=1.0)
+  call = roofline.call_seconds(
+    work, topology.device, len(topology.devices), layout.tensor
+  )
+  report = dict(
+    step="sample",
+    devices=about(topology),
+    mesh=dict(mesh.shape),
+    batch_size=batch_size,
+    max_length=task.max_length,
+    sampling_steps=experiment.sampler.steps,
+    parameters=dict(total=work.parameters, trainable=work.trainable),
+    bytes_per_device=memory(compiled),
+    flops=dict(call=work.forward_flops),
+    collectives=[dataclasses.asdict(one) for one in sent],
+    collective_bytes=by_kind(sent),
+    prediction=dict(
+      matmul_share=roofline.MATMUL_SHARE,
+      call_seconds=call,
+      sample_seconds=call * experiment.sampler.steps,
+    ),
+    compile_seconds=seconds,
+    jax=jax.__version__,
+  )
+  report["fits"] = fits(report, topology)
+  return report
+
+
+def sampling_params(experiment: Experiment, mesh: Mesh) -> partition.Params:
+  """Abstract parameters for sampling: split over `tensor` only.
+
+  Those that are trained are float32, as checkpoints have them.
+  """
+  rules = experiment.layout.rules
+  whole = {
+    field.name: None
+    for field in dataclasses.fields(rules)
+    if getattr(rules, field.name) != "tensor" and field.name != "batch"
+  }
+  boxed = boxed_params(experiment.model)
+  abstract = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    nn.unbox(boxed),
+    tree_shardings(boxed, dataclasses.replace(rules, **whole), mesh),
+  )
+  trained, frozen = partition.split(experiment.model, abstract)
+  trained = jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained)
+  return partition.join(trained, frozen)
+
+
+def about(topology: Topology) -> dict[str, Any]:
+  """What the devices are."""
+  return dict(
+    kind=topology.kind,
+    number=len(topology.devices),
+    compiled_for=topology.compiled_for,
+    **dataclasses.asdict(topology.device),
+  )
+
+
+def fits(report: dict[str, Any], topology: Topology) -> bool:
+  """Whether the program fits the devices' memory."""
+  return report["bytes_per_device"]["peak"] <= topology.device.hbm_bytes
 
 
 def abstract_batch(

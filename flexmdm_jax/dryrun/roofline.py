@@ -47,7 +47,8 @@ class Work:
     parameters: of the model.
     trainable: of them.
     tokens: positions of the batch.
-    model_flops: as the file says.
+    forward_flops: of the forward pass.
+    model_flops: of the step, as the file says.
     hardware_flops: with what is computed again.
     memory_bytes: to and from memory that do not depend on the mesh:
       activations.
@@ -59,6 +60,7 @@ class Work:
   parameters: int
   trainable: int
   tokens: int
+  forward_flops: float
   model_flops: float
   hardware_flops: float
   memory_bytes: float
@@ -117,6 +119,7 @@ def work_of(
     parameters=parameters,
     trainable=trainable,
     tokens=N,
+    forward_flops=blocks + head + attention,
     model_flops=model_flops,
     hardware_flops=model_flops + again,
     memory_bytes=_PASSES * 2.0 * widths * N,
@@ -177,6 +180,24 @@ def predict(
     mfu=useful / shortest,
     mfu_without_overlap=useful / longest,
   )
+
+
+def call_seconds(
+  work: Work, device: Device, num_devices: int, shards: int
+) -> float:
+  """The least time of a call of the network, its weights in 16 bits.
+
+  Args:
+    work: of a training step with as many rows.
+    device: each.
+    num_devices: over which the rows or the network are split.
+    shards: devices over which the network is split.
+  """
+  compute = work.forward_flops / (num_devices * device.flops * MATMUL_SHARE)
+  num_bytes = (
+    work.memory_bytes / _PASSES / num_devices + work.weight_bytes / shards
+  )
+  return max(compute, num_bytes / device.hbm_rate)
 
 
 def link_seconds(

@@ -42,8 +42,13 @@ def attend(
   implementation = implementation or _best(q)
   if implementation == "splash":
     return _splash(q, k, v, length, causal=causal)
+  T = q.shape[1]
+  # cuDNN's backward pass takes even numbers of positions only.
+  if implementation == "cudnn" and T % 2:
+    length = jnp.full(q.shape[0], T, jnp.int32) if length is None else length
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
   with jax.numpy_dtype_promotion("standard"):  # it mixes bf16 and f32
-    return jax.nn.dot_product_attention(
+    out = jax.nn.dot_product_attention(
       q,
       k,
       v,
@@ -52,6 +57,7 @@ def attend(
       is_causal=causal,
       implementation=implementation,
     )
+  return out[:, :T]
 
 
 def require_known(attention: str | None) -> None:

@@ -54,6 +54,17 @@ def head_axis(mesh: AbstractMesh, heads: int) -> str | None:
   return _HEAD_AXIS if shares > 1 and heads % shares == 0 else None
 
 
+def whole_rows(matrix: Float[Array, "D V"]) -> Float[Array, "D V"]:
+  """Tells the compiler to gather a matrix that is split along its inputs.
+
+  For one that a loop multiplies with: left to itself, each turn gathers it.
+  """
+  if current() is None:
+    return matrix
+  spec = PartitionSpec(None, PartitionSpec.UNCONSTRAINED)
+  return jax.lax.with_sharding_constraint(matrix, spec)
+
+
 def split_rows(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
   """Tells the compiler that the devices hold different rows of `x`."""
   mesh = current()

@@ -8,7 +8,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes  # numpy reads bfloat16 once it is imported  # noqa: F401
@@ -17,16 +17,24 @@ from safetensors import SafetensorError, safe_open
 
 from flexmdm_jax.errors import InputError
 
+RETROFIT_FILE = "retrofit.safetensors"
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_NUMPY_NAMES = {theirs: ours for ours, theirs in _DTYPES.items()}
 
 
 class Tensors(Mapping[str, np.ndarray]):
-  """The tensors of some safetensors files, each read when it is asked for."""
+  """The tensors of some safetensors files, each read when it is asked for.
 
-  def __init__(self, paths: list[pathlib.Path]):
+  Attributes:
+    metadata: of all the files.
+    shapes: of each tensor.
+    dtypes: of each tensor; None where it is none of a network's weights.
+  """
+
+  def __init__(self, paths: Sequence[str | pathlib.Path]):
     """Reads the files' headers.
 
     Args:
@@ -38,8 +46,9 @@ class Tensors(Mapping[str, np.ndarray]):
     """
     self.metadata: dict[str, str] = {}
     self.shapes: dict[str, tuple[int, ...]] = {}
+    self.dtypes: dict[str, str | None] = {}
     self._paths: dict[str, pathlib.Path] = {}
-    for path in paths:
+    for path in map(pathlib.Path, paths):
       with _opened(path) as file:
         self.metadata |= file.metadata() or {}
         for key in file.keys():  # it is no mapping
@@ -47,8 +56,10 @@ class Tensors(Mapping[str, np.ndarray]):
             raise InputError(
               f"{key} is in two files, {self._paths[key]} and {path}: keep one."
             )
+          stored = file.get_slice(key)
           self._paths[key] = path
-          self.shapes[key] = tuple(file.get_slice(key).get_shape())
+          self.shapes[key] = tuple(stored.get_shape())
+          self.dtypes[key] = _NUMPY_NAMES.get(stored.get_dtype())
 
   def __getitem__(self, key: str) -> np.ndarray:
     # Opened anew: a mapped file stays in memory as far as it was read.
@@ -68,40 +79,39 @@ class Tensors(Mapping[str, np.ndarray]):
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
   """The parsed `config.json`; an InputError if there is none."""
-  return _read_json(pathlib.Path(folder) / "config.json")
+  return read_json(pathlib.Path(folder) / "config.json")
 
 
-def read_tensors(folder: pathlib.Path) -> Tensors:
-  """The weights of a folder, in one file or many.
+def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files that hold a folder's weights.
 
   Raises:
-    InputError: there are none; a file is missing, truncated or unknown to the
-      index; a tensor is in two files, or not in that of the index.
+    InputError: there are none; one is missing; a tensor is not in the file that
+      the index names.
   """
-  folder = pathlib.Path(folder)
   found = sorted(folder.glob("*.safetensors"))
   single = folder / _SINGLE
   if (folder / _INDEX).exists():
-    index = _read_json(folder / _INDEX).get("weight_map", {})
-    wanted = {folder / name for name in index.values()}
-    if missing := sorted(path.name for path in wanted - set(found)):
+    index = read_json(folder / _INDEX).get("weight_map", {})
+    paths = sorted({folder / name for name in index.values()})
+    if missing := [path.name for path in paths if path not in found]:
       raise InputError(
         f"{folder} lacks {missing[0]}, which its {_INDEX} names: download it"
         " again."
       )
-    tensors = Tensors(sorted(wanted))
+    tensors = Tensors(paths)
     for key, name in index.items():
       if key not in tensors or tensors.file_of(key) != name:
         raise InputError(f"{folder / name} lacks {key}, which {_INDEX} names.")
-    return tensors
+    return paths
   if single in found:
-    return Tensors([single])
+    return [single]
   if not found:
     raise InputError(
       f"{folder} holds no .safetensors file: download the model's weights, or"
       " convert its .bin files with transformers first."
     )
-  return Tensors(found)
+  return found
 
 
 def check_tokenizer(folder: pathlib.Path, vocab_size: int) -> None:
@@ -109,7 +119,7 @@ def check_tokenizer(folder: pathlib.Path, vocab_size: int) -> None:
   path = pathlib.Path(folder) / "tokenizer.json"
   if not path.exists():
     return
-  tokenizer = _read_json(path)
+  tokenizer = read_json(path)
   vocab = tokenizer.get("model", {}).get("vocab", {})
   ids = list(vocab.values()) if isinstance(vocab, dict) else range(len(vocab))
   ids = [*ids, *(x["id"] for x in tokenizer.get("added_tokens", []))]
@@ -207,8 +217,12 @@ def created(folder: str | pathlib.Path) -> Iterator[pathlib.Path]:
     partial.mkdir(parents=True)
   except OSError as error:
     raise InputError(f"cannot make {folder}: {error}.") from error
-  yield partial
-  partial.replace(folder)
+  try:
+    yield partial
+    partial.replace(folder)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
 
 
 def _num_bytes(dtype, shape) -> int:
@@ -224,7 +238,7 @@ def _opened(path: pathlib.Path) -> safe_open:
     ) from error
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
     parsed = json.loads(path.read_text())
   except (OSError, ValueError) as error:

@@ -118,6 +118,18 @@ def keys(places: Mapping[str, Place]) -> list[str]:
   return [key for key in places if key.startswith(added)]
 
 
+def adapter_shapes(
+  base: Sequence[Weight], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+  """From our parameters' shapes, what `retrofitted` looks at of theirs."""
+  found = {}
+  for row in _targets(base).values():
+    path = row.ours.removesuffix("kernel") + "lora_a"
+    if path in shapes:
+      found[_adapter(row, "A").format(0)] = shapes[path][::-1]
+  return found
+
+
 def _targets(base: Sequence[Weight]) -> dict[str, Weight]:
   """The row of each layer that may be updated at low rank."""
   rows = {row.ours: row for row in base}

@@ -68,11 +68,7 @@ def test_a_retrofit_of_ours(tmp_path):
 
 
 def test_half_precision_stays(tmp_path):
-  source = hf.copy(tmp_path / "in")
-  hf.edit_weights(
-    source,
-    lambda x: x.update({k: v.astype(ml_dtypes.bfloat16) for k, v in x.items()}),
-  )
+  source = hf.copy(tmp_path / "in", dtype=ml_dtypes.bfloat16)
   model, params = fm.convert.llada_from_hf(source)
   assert model.dtype == model.param_dtype == jnp.bfloat16
   assert params["blocks"]["q"]["kernel"].dtype == jnp.bfloat16

@@ -80,6 +80,17 @@ def test_gpus_are_stood_for_by_cpu_devices():
   assert 0 < found["bytes_per_device"]["temporaries"]
 
 
+@pytest.mark.slow
+def test_sampling_is_compiled_whole():
+  pytest.importorskip("libtpu")
+  flags = ("--topology=v5e:2x2", "--step=sample", "--batch_size=8")
+  found = report(*flags, *SMALL)
+  assert found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
+  assert found["fits"]
+  assert found["bytes_per_device"]["peak"] > 0
+  assert found["prediction"]["call_seconds"] > 0
+
+
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
@@ -87,6 +98,7 @@ def test_gpus_are_stood_for_by_cpu_devices():
     (("--topology=gpu:a100:8",), "gpu:a100:8 is unknown"),
     (("--topology=gpu:h100:3",), "multiple of 3"),
     (("--topology=gpu:h100:8", "--step=walk"), "--step=walk is unknown"),
+    (("--topology=gpu:h100:9",), "must be a multiple of 8"),
   ],
 )
 def test_wrong_flags_are_one_line(flags, message):

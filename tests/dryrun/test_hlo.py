@@ -65,6 +65,26 @@ def test_collectives_by_hand(trips, times):
   }
 
 
+@pytest.mark.parametrize(
+  ("groups", "size"),
+  [
+    ("{{0,1,2,3},{4,5,6,7}}", 4),
+    ("[4,2]<=[8]", 2),
+    ("mesh['data'=2,'fsdp'=4,'tensor'=1] {'fsdp'}", 4),
+    ("mesh['data'=2,'fsdp'=4] {'data','fsdp'}", 8),
+    ("mesh['axis_0'=8] {'axis_0':(1)2}", 2),
+  ],
+)
+def test_groups_in_every_spelling(groups, size):
+  text = f"""
+ENTRY %main (x: f32[8]) -> f32[8] {{
+  ROOT %sum = f32[8]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%add
+}}
+"""
+  (found,) = collectives(text, 8)
+  assert found.group == size
+
+
 def test_asynchronous_gather_counts_its_result():
   text = """
 ENTRY %main (x: f32[8]) -> f32[16] {

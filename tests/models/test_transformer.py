@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from jax.sharding import AxisType
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import flexmdm_jax as fm
 from flexmdm_jax.models.lora import LoRA
@@ -269,6 +269,45 @@ def test_a_mesh_changes_no_output():
     actual.token_logits, expected.token_logits, atol=1e-5
   )
   np.testing.assert_allclose(actual.log_gaps, expected.log_gaps, atol=1e-5)
+
+
+def test_it_compiles_for_a_tpu(tpu_devices):
+  """Splash attention under scan, rematerialisation and a mesh."""
+  mesh = Mesh(
+    tpu_devices("v5e:2x2", (2, 1, 2)),
+    ("data", "fsdp", "tensor"),
+    axis_types=(AxisType.Auto,) * 3,
+  )
+  model = make(
+    hidden_size=256, dtype=jnp.bfloat16, remat="full", begin=7, **RETROFIT
+  )
+  whole = NamedSharding(mesh, PartitionSpec())
+  abstract = traverse_util.unflatten_dict(
+    {
+      path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
+      for path, x in flat_params(model).items()
+    },
+    sep="/",
+  )
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  args = [
+    jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+    for shape, dtype in [
+      ((4, 200), jnp.int32),
+      ((4,), jnp.int32),
+      ((4,), jnp.float32),
+    ]
+  ]
+
+  def loss(params, *args):
+    prediction = model.apply({"params": params}, *args)
+    return jnp.mean(prediction.token_logits) + jnp.mean(prediction.log_gaps)
+
+  with jax.set_mesh(mesh):
+    compiled = jax.jit(jax.grad(loss)).lower(abstract, *args).compile()
+  # Forward, forward again, gradients of queries and of keys and values.
+  text = compiled.as_text()
+  assert text.count('custom_call_target="tpu_custom_call"') == 4
 
 
 # --- The retrofit. ---

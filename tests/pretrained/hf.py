@@ -7,16 +7,17 @@ import shutil
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "llada_tiny"
+ROOT = pathlib.Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "llada_tiny"
 INDEX = "model.safetensors.index.json"
 
 
-def copy(folder, shards=1, **config):
-  """A copy of the golden LLaDA; some of its config changed."""
+def copy(folder, shards=1, dtype=np.float32):
+  """A copy of the golden LLaDA, in so many files, of a type."""
   folder.mkdir(parents=True)
   shutil.copy(GOLDEN / "config.json", folder)
-  edit_json(folder / "config.json", **config)
-  write(folder, load_file(GOLDEN / "model.safetensors"), shards)
+  state = load_file(GOLDEN / "model.safetensors")
+  write(folder, {key: x.astype(dtype) for key, x in state.items()}, shards)
   return folder
 
 
@@ -68,6 +69,11 @@ def _unknown(folder):
 def _mis_shaped(folder):
   key = f"{_BLOCK}.ff_proj.weight"
   edit_weights(folder, lambda x: x.update({key: x[key].T.copy()}))
+
+
+def _quantised(folder):
+  key = f"{_BLOCK}.k_proj.weight"
+  edit_weights(folder, lambda x: x.update({key: x[key].astype(np.int8)}))
 
 
 def _duplicate(folder):
@@ -124,6 +130,7 @@ BAD = {
   "missing tensor": (_missing, f"{_BLOCK}.q_proj.weight"),
   "unknown tensor": (_unknown, f"{_BLOCK}.q_norm"),
   "mis-shaped tensor": (_mis_shaped, "[96, 64]"),
+  "quantised tensor": (_quantised, f"{_BLOCK}.k_proj.weight"),
   "duplicate tensor": (_duplicate, "is in two files"),
   "missing file": (_shard_is_missing, "model-00002-of-00002.safetensors"),
   "wrong index": (_index_is_wrong, "model-00001-of-00002.safetensors"),

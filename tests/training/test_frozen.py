@@ -1,17 +1,20 @@
 """Frozen parameters beside the state; where pretrained ones come from."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from flax import traverse_util
 
 from experiments.configs import brackets_quickstart
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.training import partition, weights
+from flexmdm_jax.training import partition
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.sharding import Rules
@@ -128,6 +131,20 @@ def test_split_and_join():
     partition.join(params, {"base": {"embed": 0}})
 
 
+def save(folder, params):
+  """Writes constant parameters as a converted folder has them."""
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    checkpointer.save(
+      folder / "params", args=ocp.args.PyTreeSave(params), force=True
+    )
+  flat = traverse_util.flatten_dict(params, sep="/")
+  samples = {
+    path: [float(x.min())] * 16 * (len(x) if path.startswith("blocks/") else 1)
+    for path, x in flat.items()
+  }
+  (folder / "pretrained.json").write_text(json.dumps({"samples": samples}))
+
+
 class HeadOnly(DiT):
   def trainable(self, path):
     return path[0] != "blocks"
@@ -160,7 +177,7 @@ def folder(experiment, tmp_path_factory):
     lambda x: jnp.full(x.shape, 0.01, x.dtype),
     {name: x for name, x in abstract.items() if name != "gap_head"},
   )
-  weights.save(path, params)
+  save(path, params)
   return path
 
 
@@ -196,17 +213,15 @@ def test_folder_and_model_must_agree(experiment, folder, tmp_path):
   def with_folder(path):
     return dataclasses.replace(experiment, pretrained=str(path))
 
-  with pytest.raises(InputError, match="holds no readable params"):
+  with pytest.raises(InputError, match=r"holds no pretrained\.json"):
     with_folder(tmp_path / "nothing").with_weights(step)
-  weights.save(tmp_path, {"blocks": {"qkv": {"kernel": jnp.ones(3)}}})
-  with pytest.raises(
-    InputError, match=r"blocks/qkv/kernel has the shape \(3,\)"
-  ):
+  save(tmp_path, {"blocks": {"qkv": {"kernel": jnp.ones(3)}}})
+  with pytest.raises(InputError, match=r"blocks/qkv/kernel of the shape \[3\]"):
     with_folder(tmp_path).with_weights(step)
-  weights.save(tmp_path, {"decoder": jnp.ones(3)})
-  with pytest.raises(InputError, match="decoder that the model has not"):
+  save(tmp_path, {"decoder": jnp.ones(3)})
+  with pytest.raises(InputError, match="decoder, which the model lacks"):
     with_folder(tmp_path).with_weights(step)
   shape = step.abstract_params["embed"]["embedding"].shape
-  weights.save(tmp_path, {"embed": {"embedding": jnp.ones(shape)}})
+  save(tmp_path, {"embed": {"embedding": jnp.ones(shape)}})
   with pytest.raises(InputError, match=r"lacks .* of the frozen"):
     with_folder(tmp_path).with_weights(step)

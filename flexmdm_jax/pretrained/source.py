@@ -1,0 +1,100 @@
+"""A Hugging Face folder, understood: the network, and where its tensors go."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.pretrained import families, weights
+from flexmdm_jax.pretrained import folder as folders
+from flexmdm_jax.pretrained import retrofit as retrofits
+from flexmdm_jax.pretrained.folder import Tensors
+from flexmdm_jax.pretrained.weights import Place
+
+
+class Source(NamedTuple):
+  """What a folder holds.
+
+  Attributes:
+    config: the parsed `config.json`.
+    model: the network, with its retrofit if there is one; it computes in the
+      type of the embedding.
+    tensors: by key; each is read when it is asked for.
+    places: where each goes.
+    retrofit: the retrofit's metadata, or None.
+  """
+
+  config: dict[str, Any]
+  model: Transformer
+  tensors: Tensors
+  places: dict[str, Place]
+  retrofit: dict[str, str] | None
+
+
+def read(
+  folder: str | pathlib.Path, retrofit: str | pathlib.Path | None = None
+) -> Source:
+  """Reads all but the weights themselves.
+
+  Args:
+    folder: holds `config.json` and safetensors files.
+    retrofit: a safetensors file of what a retrofit adds.
+
+  Raises:
+    InputError: the folder is of no family, or its weights are missing, unknown,
+      truncated, twice there or of another shape than `config.json` implies; or
+      its tokenizer has ids that the network lacks.
+  """
+  folder = pathlib.Path(folder)
+  config = folders.read_config(folder)
+  base = families.family_of(config).table
+  model = families.model_from_config(config)
+  paths = folders.weight_files(folder)
+  folders.check_tokenizer(folder, model.vocab.size)
+  metadata = None
+  if retrofit is not None:
+    added = Tensors([pathlib.Path(retrofit)])
+    model = retrofits.retrofitted(model, base, added.shapes, added.metadata)
+    metadata = retrofits.metadata(model)
+    paths = [*paths, pathlib.Path(retrofit)]
+  tensors = Tensors(paths)
+  places = families.places_of(model, base)
+  weights.require_keys(places, tensors)
+  for key, place in places.items():
+    weights.require_shape(key, place, tensors.shapes[key])
+    if tensors.dtypes[key] is None:
+      raise InputError(
+        f"{key} is quantised, or of no type that weights have: take the"
+        " model's bfloat16 weights."
+      )
+  embedding = next(k for k, x in places.items() if x.row.ours == "embed")
+  dtype = np.dtype(tensors.dtypes[embedding])
+  model = model.clone(dtype=dtype, param_dtype=dtype)
+  return Source(config, model, tensors, places, metadata)
+
+
+def rebuilt(
+  config: Mapping[str, Any],
+  retrofit: Mapping[str, str] | None,
+  shapes: Mapping[str, tuple[int, ...]],
+) -> Transformer:
+  """The network of a folder that was converted.
+
+  Args:
+    config: of the folder that it was converted from.
+    retrofit: the retrofit's metadata, or None.
+    shapes: of the parameters.
+
+  Raises:
+    InputError: as `families.model_from_config`.
+  """
+  model = families.model_from_config(config)
+  if retrofit is None:
+    return model
+  base = families.family_of(config).table
+  return retrofits.retrofitted(
+    model, base, retrofits.adapter_shapes(base, shapes), retrofit
+  )

@@ -1,0 +1,70 @@
+"""The command that converts pretrained weights."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.experiments.tools import run, start
+from tests.pretrained import hf
+
+pytestmark = pytest.mark.slow
+
+
+def test_there_and_back(tmp_path):
+  orbax, back = tmp_path / "orbax", tmp_path / "back"
+  status, out, err = run(
+    "convert_llada",
+    f"--input={hf.GOLDEN}",
+    f"--output={orbax}",
+    f"--retrofit={hf.GOLDEN / 'retrofit.safetensors'}",
+    f"--check={hf.GOLDEN / 'retrofit_io.safetensors'}",
+  )
+  assert status == 0, err
+  difference = next(x for x in out.splitlines() if "largest difference" in x)
+  assert float(difference.split()[-1]) < 1e-4
+  status, _, err = run(
+    "convert_llada", "--reverse", f"--input={orbax}", f"--output={back}"
+  )
+  assert status == 0, err
+  for name in ("model.safetensors", "retrofit.safetensors"):
+    actual, expected = load_file(back / name), load_file(hf.GOLDEN / name)
+    assert set(actual) == set(expected)
+    for key, x in expected.items():
+      np.testing.assert_array_equal(actual[key], x)
+  text = (back / "config.json").read_text()
+  assert text == (hf.GOLDEN / "config.json").read_text()
+
+
+def test_one_line_that_names_the_value(tmp_path):
+  truncated = hf.copy(tmp_path / "truncated")
+  hf.BAD["truncated file"][0](truncated)
+  save_file({"tokens": np.ones(3)}, tmp_path / "no_logits.safetensors")
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full" / "precious").write_text("x")
+  golden = f"--input={hf.GOLDEN}"
+  cases = {
+    "no folder": ([f"--input={tmp_path / 'none'}"], "config.json"),
+    "truncated": ([f"--input={truncated}"], "model.safetensors"),
+    "other weights": (
+      [golden, f"--check={hf.GOLDEN / 'retrofit_io.safetensors'}"],
+      "the logits differ by",
+    ),
+    "no logits": (
+      [golden, f"--check={tmp_path / 'no_logits.safetensors'}"],
+      "must hold input_ids and logits",
+    ),
+    "full": ([golden, f"--output={tmp_path / 'full'}"], "is there already"),
+    "reverse of nothing": ([golden, "--reverse"], "pretrained.json"),
+    "file size": ([golden, "--reverse", "--file_gb=0"], "--file_gb=0"),
+  }
+  processes = {}
+  for i, (name, (given, _)) in enumerate(cases.items()):
+    if not any(flag.startswith("--output") for flag in given):
+      given = [*given, f"--output={tmp_path / f'out{i}'}"]
+    processes[name] = start("convert_llada", *given)
+  for name, process in processes.items():
+    _, err = process.communicate(timeout=300)
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert process.returncode == 2, (name, err)
+    assert len(lines) == 1 and cases[name][1] in lines[0], (name, err)
+  assert (tmp_path / "full" / "precious").read_text() == "x"
