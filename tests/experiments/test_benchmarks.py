@@ -1,0 +1,70 @@
+"""Every suite runs, and what it compares does the same work."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmarks import kernels, sampling, shapes
+from flexmdm_jax.errors import InputError
+
+pytestmark = pytest.mark.slow
+
+
+def test_sampling_suite(tmp_path):
+  result = sampling.measure(
+    shape="golden",
+    max_length=8,
+    batch_size=2,
+    steps=[4],
+    repeats=1,
+    buckets=(4,),
+    baselines=["port"],
+    sweep=False,
+  )
+  quarter, full = result["rows"]
+  assert quarter["mean_length"] < full["mean_length"] <= 8
+  for row in result["rows"]:
+    assert set(row["speedup"]) == {"port"}
+    assert all(x > 0 for x in row["share_of_floor"].values())
+  result["sweep"] = dict(
+    length={1: 0.1, 2: 0.2}, steps={4: 0.1}, batch={1: 1.0}
+  )
+  sampling.plot(result, tmp_path / "cost.png")
+  assert (tmp_path / "cost.png").stat().st_size > 1000
+
+
+def test_all_samplers_fill_rows_of_the_wanted_length():
+  model, _ = shapes.make_model("golden", 16, None)
+  denoiser = shapes.random_denoiser(model)
+  runs = sampling.samplers(model, denoiser, 32, 16, (7,))
+  for name in ("ours", "port"):
+    tokens = runs[name](8.0)
+    tokens = np.asarray(tokens if name == "port" else tokens.tokens)
+    assert not (tokens == model.vocab.mask).any()
+    # 32 rows of about 8 tokens, Poisson at most.
+    assert 6 < (tokens != model.vocab.pad).sum(axis=1).mean() < 10, name
+
+
+def test_kernel_suite():
+  result = kernels.measure(
+    names=list(kernels.KERNELS), shapes=["small"], repeats=1
+  )
+  assert [row["kernel"] for row in result["rows"]] == list(kernels.KERNELS)
+  for row in result["rows"]:
+    assert row["speedup_over_xla"] > 0 and row["share_of_roof"] > 0
+  # Our token sampling holds fewer bytes than the logits.
+  memory = result["rows"][1]["temporary_bytes"]
+  assert memory["ours"] < memory["xla"]
+
+
+def test_shapes():
+  model, batch_size = shapes.make_model("llada_8b", None, None)
+  assert (model.max_length, batch_size) == (1024, 8)
+  tokens = jax.ShapeDtypeStruct((1, 1024), "int32")
+  row = jax.ShapeDtypeStruct((1,), "int32")
+  params = jax.eval_shape(
+    model.init, jax.random.key(0), tokens, row, row.update(dtype="float32")
+  )
+  assert sum(x.size for x in jax.tree.leaves(params)) > 8.0e9
+  with pytest.raises(InputError, match="--shape=huge"):
+    shapes.make_model("huge", None, None)
