@@ -64,7 +64,6 @@ setup(
       "build>=1.2",
       "chex>=0.1.90",
       "hypothesis>=6.100",
-      "jax[tpu]",  # its compiler proves that TPU kernels build
       "pytest>=8",
       "pytest-cov>=5",
       "pytest-xdist>=3.6",

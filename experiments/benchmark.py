@@ -4,8 +4,8 @@
 
 Everything is compiled and warm; times are medians of --repeats runs, and what
 is compared is measured in turns. Shapes: "golden" is the parity tests' tiny
-model, "small" the quickstart's, "175m" the paper's OpenWebText model; on a CPU
-the last needs --batch_size=1 --max_length=128.
+model, "small" the quickstart's, "175m" the paper's OpenWebText model (on a CPU
+with --batch_size=1 --max_length=128), "llada_8b" the retrofitted LLaDA.
 """
 
 import json

@@ -24,6 +24,7 @@ from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
 from flexmdm_jax.sampling.autoregressive import sample_autoregressive
+from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.sampling.sampler import (
   SamplerConfig,
   Samples,
@@ -31,7 +32,7 @@ from flexmdm_jax.sampling.sampler import (
   sample,
 )
 from flexmdm_jax.sampling.start import Start
-from flexmdm_jax.training import loop, partition
+from flexmdm_jax.training import hosts, loop, partition
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import (
   Autoregressive,
@@ -244,7 +245,7 @@ class Experiment:
     train_step = self.train_step()
     batch_size = self.config["train"]["batch_size"]
     return loop.train(
-      self.with_weights(train_step),
+      hosts.together(lambda: self.with_weights(train_step)),
       lambda: make_loader(
         self.task.records("train"),
         self.task.encode,
@@ -300,6 +301,8 @@ class Experiment:
   ) -> Samples:
     """Samples as `sampler` says, from left to right if the model is causal.
 
+    Rows are split over the devices that are here.
+
     Args:
       key: one key.
       denoiser: the trained model.
@@ -312,6 +315,7 @@ class Experiment:
     Raises:
       InputError: batch_size < 1.
     """
+    shares = 1
     if self.task.causal:
       draw = functools.partial(
         sample_autoregressive,
@@ -327,8 +331,10 @@ class Experiment:
         interpolant=self.interpolant,
         vocab=self.task.vocab,
         config=self.sampler,
+        placement=Placement(make_mesh()),
       )
-    return in_batches(draw, key, start, batch_size)
+      shares = jax.device_count()
+    return in_batches(draw, key, start, batch_size, shares)
 
 
 def num_parameters(model: DiT | Transformer) -> int:

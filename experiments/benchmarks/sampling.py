@@ -1,4 +1,9 @@
-"""The sampler against its own dense path and the public algorithm."""
+"""The sampler against its dense path, the public algorithm and its floors.
+
+A call of the network must read all weights, and multiply each token that is
+there with them. The sum over calls of the former at the measured bandwidth,
+and of the latter at the measured rate of matrix products, are the two floors.
+"""
 
 import dataclasses
 import functools
@@ -7,9 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from experiments.benchmarks import public_sampler, shapes
-from experiments.benchmarks.timing import compare, median_seconds
+from experiments.benchmarks.timing import (
+  compare,
+  device_limits,
+  median_seconds,
+)
 from flexmdm_jax.experiment import num_parameters
 from flexmdm_jax.models.denoiser import ModelDenoiser
 from flexmdm_jax.sampling.sampler import SamplerConfig, sample
@@ -60,11 +70,40 @@ def samplers(model, denoiser, B, steps, buckets):
       key, steered(wanted), start.tokens, *fixed, steps
     )
 
+  def ours(wanted, trace=False):
+    return sample(key, steered(wanted), start, *fixed, config, trace)
+
   return {
-    "ours": lambda wanted: sample(key, steered(wanted), start, *fixed, config),
+    "ours": ours,
     "dense": lambda wanted: sample(key, dense(wanted), start, *fixed, config),
     "port": port,
   }
+
+
+def floors(denoiser, trace, limits) -> dict[str, float]:
+  """Seconds that the network's calls take at least.
+
+  Args:
+    denoiser: its parameters.
+    trace: of the samples; every step is taken to call the network.
+    limits: see `device_limits`.
+  """
+  flat = traverse_util.flatten_dict(denoiser.params)
+  weights = sum(x.nbytes for x in flat.values())
+  # Embeddings are looked up; the head sees wanted positions only: few.
+  multiplied = sum(
+    x.size
+    for path, x in flat.items()
+    if path[0] == "blocks" and path[-1] == "kernel"
+  )
+  length = np.asarray(trace.length[:-1])
+  tokens = float(np.sum(length + 1))
+  return dict(
+    weight_streaming=length.shape[0]
+    * weights
+    / limits["copy_bytes_per_second"],
+    matmul=2 * multiplied * tokens / limits["matmul_flops_per_second"],
+  )
 
 
 def measure(
@@ -93,6 +132,7 @@ def measure(
   model, B = shapes.make_model(shape, max_length, batch_size)
   L = model.max_length
   denoiser = shapes.random_denoiser(model)
+  limits = device_limits(model.dtype, repeats)
   rows = []
   for num_steps in steps:
     runs = samplers(model, denoiser, B, num_steps, buckets)
@@ -102,7 +142,9 @@ def measure(
         {name: functools.partial(run, share * L) for name, run in runs.items()},
         repeats,
       )
-      length = float(np.mean(runs["ours"](share * L).length))
+      traced = runs["ours"](share * L, trace=True)
+      length = float(np.mean(traced.length))
+      floor = floors(denoiser, traced.trace, limits)
       rows.append(
         dict(
           steps=num_steps,
@@ -110,6 +152,9 @@ def measure(
           mean_length=length,
           seconds=seconds,
           speedup={name: seconds[name] / seconds["ours"] for name in baselines},
+          share_of_floor={
+            name: x / seconds["ours"] for name, x in floor.items()
+          },
           samples_per_second=B / seconds["ours"],
           tokens_per_second=B * length / seconds["ours"],
         )
@@ -119,6 +164,7 @@ def measure(
     batch_size=B,
     max_length=L,
     vocabulary=model.vocab.size,
+    limits=limits,
     rows=rows,
   )
   if sweep:

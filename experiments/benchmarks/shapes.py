@@ -1,5 +1,6 @@
 """The models that are timed, by name."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -8,20 +9,22 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.vocab import Vocab
 
 INTERPOLANT = JointInterpolant(schedules.Power(1.7), schedules.Power(2.89))
-SHAPES = ("golden", "small", "175m")
+SHAPES = ("golden", "small", "175m", "llada_8b")
 
 
 def make_model(
   shape: str, max_length: int | None, batch_size: int | None
-) -> tuple[DiT, int]:
+) -> tuple[DiT | Transformer, int]:
   """(model, batch size): those of the shape, but for what is given.
 
   Args:
     shape: "golden", the tiny model of the parity tests; "small", the
-      quickstart's; "175m", the paper's OpenWebText model.
+      quickstart's; "175m", the paper's OpenWebText model; "llada_8b", the
+      retrofitted LLaDA with its updates merged, 16 GB in bfloat16.
     max_length: L.
     batch_size: B.
 
@@ -38,17 +41,33 @@ def make_model(
   elif shape == "175m":
     sizes = dict(dtype=jnp.bfloat16 if half else jnp.float32)
     vocab, L, B = Vocab(50_259, 50_257, 50_258), 1024, 64
+  elif shape == "llada_8b":
+    model = Transformer(
+      vocab=Vocab(126_464, 126_336, 126_081),
+      max_length=max_length or 1024,
+      hidden_size=4096,
+      num_layers=32,
+      num_heads=32,
+      num_kv_heads=32,
+      mlp_size=12_288,
+      gap_head="log_rate",
+      time_group=8,
+      dtype=jnp.bfloat16,
+      param_dtype=jnp.bfloat16,
+    )
+    return model, batch_size or 8
   else:
     raise InputError(f"--shape={shape} must be one of {', '.join(SHAPES)}.")
   return DiT(vocab, max_length or L, **sizes), batch_size or B
 
 
-def random_denoiser(model: DiT) -> ModelDenoiser:
+def random_denoiser(model: DiT | Transformer) -> ModelDenoiser:
   """The model with random weights, its heads' and gates' included."""
   tokens = jnp.zeros((1, model.max_length), jnp.int32)
 
   def init(key):
-    params = model.init(key, tokens, tokens[:, 0], jnp.zeros(1))["params"]
+    variables = model.init(key, tokens, tokens[:, 0], jnp.zeros(1))
+    params = nn.unbox(variables["params"])
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(

@@ -195,6 +195,7 @@ def in_batches(
   key: Key[Array, ""],
   start: Start,
   batch_size: int,
+  shares: int = 1,
 ) -> Samples:
   """Samples at most `batch_size` rows at a time; the result is the same.
 
@@ -205,6 +206,7 @@ def in_batches(
     start: N rows.
     batch_size: rows at once. The last batch is filled up by repeating rows, so
       that one compiled program serves them all.
+    shares: devices over which a batch divides: it is rounded up to that.
 
   Returns:
     N `Samples`, as NumPy arrays on the host, without a trace.
@@ -216,9 +218,10 @@ def in_batches(
     raise InputError(f"batch_size={batch_size} must be at least 1.")
   N = start.tokens.shape[0]
   keys = row_keys(key, N)
+  batch_size = shares * -(-min(batch_size, N) // shares)
   done = []
   for first in range(0, N, batch_size):
-    rows = np.arange(first, first + min(batch_size, N)) % N
+    rows = np.arange(first, first + batch_size) % N
     batch = Start(*(np.asarray(x)[rows] for x in start))
     samples = draw(keys[rows], start=batch)
     real = min(batch_size, N - first)

@@ -15,7 +15,16 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 
 from flexmdm_jax.kernels import common
-from flexmdm_jax.kernels.token_sample import api, noise, ref, token_sample
+from flexmdm_jax.kernels.token_sample import (
+  api,
+  noise,
+  pallas_mosaic_gpu,
+  pallas_mosaic_tpu,
+  ref,
+  stats,
+  token_sample,
+  xla,
+)
 from flexmdm_jax.kernels.token_sample.config import (
   GpuConfig,
   TpuConfig,
@@ -215,7 +224,6 @@ def test_config_changes_speed_only(implementation, config, top_p):
     ("mosaic_tpu", 2, V, 1.0),
     ("mosaic_tpu", 2, 1024, 1.0),
     pytest.param("mosaic_tpu", 2, V, 0.8, marks=pytest.mark.slow),
-    pytest.param("mosaic_gpu", 2, V, 1.0, marks=pytest.mark.slow),
   ],
 )
 def test_shards_change_nothing(implementation, shards, V, top_p):
@@ -257,6 +265,42 @@ def test_shards_change_nothing(implementation, shards, V, top_p):
     hidden, unembed, ROWS, key, banned, bias
   )
   assert_alike(got, expected)
+
+
+@pytest.mark.parametrize(
+  "kernel",
+  [xla, pallas_mosaic_tpu, pallas_mosaic_gpu],
+  ids=lambda x: x.__name__.split(".")[-1],
+)
+def test_parts_merge_wherever_they_are_cut(kernel):
+  hidden, unembed, bias = inputs()
+  bias = jnp.maximum(bias, stats.LOW).at[jnp.array(BANNED)].set(stats.LOW)
+  words = noise.row_words(jax.random.key(1), N)
+  name = kernel.__name__.split("pallas_")[-1]
+
+  def scan(start, stop):
+    return kernel.scan_vocab(
+      hidden,
+      unembed[:, start:stop],
+      jnp.int32(ROWS),
+      words,
+      jnp.uint32(0),
+      bias[start:stop],
+      None,
+      jnp.int32(start),
+      temperature=1.0,
+      aligned=False,
+      **interpreted(name),
+    )
+
+  parts = scan(0, 88), scan(88, V)
+  parts = jax.tree.map(lambda *x: jnp.stack(x), *parts)
+  found = stats.merge(parts, 1.0)
+  expected = run("reference")
+  np.testing.assert_array_equal(found.token[:ROWS], expected.token[:ROWS])
+  np.testing.assert_allclose(
+    1 / found.total[:ROWS], expected.top_prob[:ROWS], atol=5e-6
+  )
 
 
 SHAPES = st.tuples(

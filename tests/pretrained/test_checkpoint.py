@@ -143,11 +143,12 @@ def test_onto_a_mesh(converted):
   abstract = jax.tree.map(place, expected)
   params = checkpoint.load(converted, abstract)
   jax.tree.map(np.testing.assert_array_equal, params, expected)
-  jax.tree.map(
+  placed = jax.tree.map(
     lambda x, wanted: x.sharding.is_equivalent_to(wanted.sharding, x.ndim),
     params,
     abstract,
   )
+  assert all(jax.tree.leaves(placed))
   kernel = params["blocks"]["gate"]["kernel"]
   assert kernel.sharding.spec == PartitionSpec("a", "b")
 
