@@ -123,8 +123,8 @@ def mask_nats_in_chunks(
 
   They are made for `chunk` positions of each row at a time, and again in the
   backward pass. Each row's masks come first, and chunks without any are left
-  out: the time is that of the row with the most masks. Matrices that are not
-  differentiated get no gradient.
+  out: the time is that of a device's row with the most masks. Matrices that are
+  not differentiated get no gradient.
 
   Args:
     features: of the batch; the mask itself is forbidden here.
@@ -168,9 +168,9 @@ def mask_nats_in_chunks(
     truth = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (num_chunks, *x.shape)), alignment
     )._replace(posterior=cut(alignment.posterior))
-  return _sum_chunks(
-    nats,
-    (mesh.whole_rows(features.unembed), features.bias, matrix),
+  sum_chunks = mesh.by_rows(functools.partial(_sum_chunks, nats), B, 1)
+  return sum_chunks(
+    (features.unembed, features.bias, matrix),
     jax.tree.map(cut, (features.hidden, inner)),
     cut(noised.masked),
     truth,

@@ -1,6 +1,8 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,12 +10,20 @@ from experiments.configs import (
   base,
   brackets,
   brackets_quickstart,
+  llada_8b_retrofit,
   maze_41,
   maze_quickstart,
 )
 from flexmdm_jax import schedules
+from flexmdm_jax.dryrun.report import ShapesOnly, experiment_without_data
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.experiment import Experiment, num_parameters
+from flexmdm_jax.experiment import (
+  Experiment,
+  abstract_params,
+  num_parameters,
+)
+from flexmdm_jax.training import partition
+from flexmdm_jax.vocab import Vocab
 
 CONFIGS = [maze_41, maze_quickstart, brackets, brackets_quickstart]
 
@@ -123,3 +133,38 @@ def test_held_out_problems_are_not_trained_on(tmp_path):
   assert len(train) == 500 and len(test) == 50
   assert not train & test
   assert dataclasses.asdict(task.vocab) == {"size": 51, "mask": 49, "pad": 50}
+
+
+def retrofit(**changes):
+  config = llada_8b_retrofit.get_config()
+  config.model.update(changes)
+  return experiment_without_data(config.to_dict())
+
+
+def test_the_retrofit_trains_what_the_paper_trains():
+  experiment = retrofit()
+  trained, frozen = partition.split(
+    experiment.model, abstract_params(experiment.model)
+  )
+  sizes = [
+    sum(x.size for x in jax.tree.leaves(tree)) for tree in (trained, frozen)
+  ]
+  assert sizes[0] == 402_657_281
+  assert 8.0e9 < sizes[1] < 8.1e9
+  assert {x.dtype for x in jax.tree.leaves(frozen)} == {jnp.dtype("bfloat16")}
+
+
+def test_without_a_rank_the_model_is_trained_whole():
+  lora = dict(rank=0, alpha=1.0, dropout=0.0, targets=("q",))
+  model = retrofit(lora=lora).model
+  assert model.lora is None
+  assert partition.split(model, abstract_params(model))[1] == {}
+
+
+def test_model_and_data_must_have_one_vocabulary():
+  config = llada_8b_retrofit.get_config().to_dict()
+  task = ShapesOnly(Vocab(100, 98, 99), 1024)
+  with pytest.raises(InputError, match="the model's own tokenizer"):
+    Experiment.from_config(config, task)
+  with pytest.raises(InputError, match=r"model\.kind='mamba' is unknown"):
+    retrofit(kind="mamba")

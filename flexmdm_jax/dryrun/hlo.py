@@ -36,6 +36,9 @@ _CALLED = re.compile(
   r"(?:calls|to_apply|true_computation|false_computation|body"
   r"|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
+_DEFINITION = re.compile(
+  r"^\s*(ROOT )?%?([\w.\-]+) = .*? ([a-z][\w\-]*)\(([^)]*)\)"
+)
 _NAME = re.compile(r"[\w.\-]+")
 
 
@@ -131,17 +134,68 @@ def _computations(text):
 
 
 def _trip_count(line, bodies):
-  """How often a loop runs: as XLA notes it, or its condition's bound."""
+  """How often a loop runs: as XLA notes it, or as its counter tells; else 1.
+
+  A counter starts at 0, and its condition is `counter < constant`.
+  """
   known = re.search(r'known_trip_count"?:\s*\{"?n"?:"?(\d+)', line)
   if known:
     return int(known[1])
-  condition = re.search(r"condition=%?([\w.\-]+)", line)
-  bounds = [
-    int(n)
-    for other in bodies.get(condition[1] if condition else "", ())
-    for n in re.findall(r"s32\[\][^=]*constant\((\d+)\)", other)
-  ]
-  return max(bounds, default=1)
+  names = re.search(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)
+  if not names:
+    return 1
+  condition, body = (
+    _definitions(bodies.get(name, ())) for name in names.groups()
+  )
+  return -(-_bound(condition) // _stride(condition, body))
+
+
+def _definitions(lines):
+  """{name: (operation, operands, line)}, the root's under "ROOT" as well."""
+  found = {}
+  for line in lines:
+    match = _DEFINITION.match(line)
+    if match:
+      root, name, operation, operands = match.groups()
+      operands = re.sub(r"/\*.*?\*/", "", operands)  # numbers them
+      entry = operation, _NAME.findall(operands), line
+      found[name] = entry
+      if root:
+        found["ROOT"] = entry
+  return found
+
+
+def _bound(condition):
+  """The constant that a condition's counter is compared with, or 1."""
+  _, operands, _ = condition.get("ROOT", ("", [], ""))
+  bounds = [_constant(condition, name) for name in operands]
+  return next((bound for bound in bounds if bound is not None), 1)
+
+
+def _stride(condition, body):
+  """What a turn adds to the counter; 1 where that cannot be seen."""
+  _, operands, _ = condition.get("ROOT", ("", [], ""))
+  _, outputs, _ = body.get("ROOT", ("", [], ""))
+  lines = (condition.get(name, ("", [], ""))[2] for name in operands)
+  index = next(
+    (int(m[1]) for line in lines if (m := re.search(r"index=(\d+)", line))), 0
+  )
+  stride, name = 0, outputs[index] if index < len(outputs) else ""
+  while body.get(name, ("",))[0] == "add":
+    terms = body[name][1]
+    steps = [_constant(body, term) for term in terms]
+    if all(step is None for step in steps):
+      break
+    stride += next(step for step in steps if step is not None)
+    name = next(t for t, step in zip(terms, steps, strict=True) if step is None)
+  return stride or 1
+
+
+def _constant(definitions, name):
+  """The integer of a constant, or None."""
+  operation, _, line = definitions.get(name, ("", [], ""))
+  value = re.search(r"constant\((\d+)\)", line)
+  return int(value[1]) if operation == "constant" and value else None
 
 
 def _group_size(line, num_devices):

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from flexmdm_jax.dryrun import hlo, roofline
 from flexmdm_jax.dryrun.devices import Topology
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import Experiment, boxed_params
 from flexmdm_jax.interpolant import JointInterpolant, draw_times
 from flexmdm_jax.models.denoiser import denoiser
@@ -61,17 +62,18 @@ def train_report(
     A JSON-ready report; bytes are of one device.
 
   Raises:
-    InputError: the layout does not fit the devices.
-    jax.errors.JaxRuntimeError: the program does not fit their memory.
+    InputError: the layout does not fit the devices, or the program their
+      memory.
   """
   step = experiment.train_step(topology.devices)
   B = experiment.config["train"]["batch_size"]
   begin = time.perf_counter()
-  compiled = step.update_with.lower(
+  lowered = step.update_with.lower(
     step.abstract_state,
     abstract_batch(step, B, experiment.task.max_length),
     step.abstract_base,
-  ).compile()
+  )
+  compiled = compiled_for(topology, lowered)
   seconds = time.perf_counter() - begin
 
   num_devices = len(topology.devices)
@@ -134,8 +136,8 @@ def sample_report(
     loops whose length depends on the rows count once.
 
   Raises:
-    InputError: the layout does not fit the devices, or the rows.
-    jax.errors.JaxRuntimeError: the program does not fit their memory.
+    InputError: the layout does not fit the devices or the rows, or the program
+      the devices' memory.
   """
   layout, task = experiment.layout, experiment.task
   mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, topology.devices)
@@ -162,7 +164,8 @@ def sample_report(
 
   begin = time.perf_counter()
   with jax.set_mesh(mesh):
-    compiled = jax.jit(draw).lower(key, params, start).compile()
+    lowered = jax.jit(draw).lower(key, params, start)
+    compiled = compiled_for(topology, lowered)
   seconds = time.perf_counter() - begin
   sent = hlo.collectives(compiled.as_text(), len(topology.devices))
   work = roofline.work_of(experiment.model, params, batch_size, masked=1.0)
@@ -213,6 +216,23 @@ def sampling_params(experiment: Experiment, mesh: Mesh) -> partition.Params:
   trained, frozen = partition.split(experiment.model, abstract)
   trained = jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained)
   return partition.join(trained, frozen)
+
+
+def compiled_for(
+  topology: Topology, lowered: jax.stages.Lowered
+) -> jax.stages.Compiled:
+  """Compiles; what does not fit the memory is an InputError."""
+  try:
+    return lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise InputError(
+      f"the program does not fit {topology.kind}"
+      f" ({topology.device.hbm_bytes / 1e9:.0f} GB): take fewer rows, more"
+      " devices, or --config.model.remat=full. XLA says:"
+      f" {str(error).splitlines()[0][:300]}"
+    ) from error
 
 
 def about(topology: Topology) -> dict[str, Any]:

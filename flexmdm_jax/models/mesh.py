@@ -6,6 +6,7 @@ axes named here, heads over the last.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 from jax.sharding import AbstractMesh, PartitionSpec
@@ -54,15 +55,39 @@ def head_axis(mesh: AbstractMesh, heads: int) -> str | None:
   return _HEAD_AXIS if shares > 1 and heads % shares == 0 else None
 
 
-def whole_rows(matrix: Float[Array, "D V"]) -> Float[Array, "D V"]:
-  """Tells the compiler to gather a matrix that is split along its inputs.
+def by_rows(
+  run: Callable[..., Float[Array, " B"]], rows: int, num_whole: int
+) -> Callable[..., Float[Array, " B"]]:
+  """`run` on each device's own rows.
 
-  For one that a loop multiplies with: left to itself, each turn gathers it.
+  Left to itself, the compiler has all devices take part in each turn of a loop:
+  it gathers the weights, or sums their gradients, as often.
+
+  Args:
+    run: of arrays whose second axis are the rows, to an array of the rows.
+    rows: how many there are.
+    num_whole: of the first arguments, which every device is given whole.
   """
-  if current() is None:
-    return matrix
-  spec = PartitionSpec(None, PartitionSpec.UNCONSTRAINED)
-  return jax.lax.with_sharding_constraint(matrix, spec)
+  mesh = current()
+  axes = mesh and row_axes(mesh, rows)
+  if not axes:
+    return run
+
+  def wrapped(*args):
+    split = PartitionSpec(None, axes)
+    whole = PartitionSpec()
+    return jax.shard_map(
+      run,
+      mesh=mesh,
+      in_specs=tuple(
+        whole if i < num_whole else split for i in range(len(args))
+      ),
+      out_specs=PartitionSpec(axes),
+      axis_names=set(axes),
+      check_vma=False,
+    )(*args)
+
+  return wrapped
 
 
 def split_rows(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

@@ -91,6 +91,21 @@ def test_sampling_is_compiled_whole():
   assert found["prediction"]["call_seconds"] > 0
 
 
+@pytest.mark.slow
+def test_what_does_not_fit_is_one_line():
+  pytest.importorskip("libtpu")
+  # The logits of the whole batch: 16 GB on each of four chips of 16 GB.
+  done = dryrun(
+    "--topology=v5e:2x2",
+    *SMALL,
+    "--config.model.vocab.size=131072",
+    "--config.train.batch_size=1024",
+    "--config.train.loss_chunk=128",
+  )
+  assert done.returncode == 2
+  assert "does not fit v5e (16 GB)" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
   ("flags", "message"),
   [

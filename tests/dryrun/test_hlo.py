@@ -3,7 +3,7 @@ import pytest
 
 from flexmdm_jax.dryrun.hlo import Collective, collectives
 
-# A loop of 3 with a gather in it, in a fusion; a conditional; groups of both
+# A loop of 3, or of 0, 2, .. 8, with a gather in it, in a fusion; a conditional; groups of both
 # spellings; an asynchronous reduction.
 PROGRAM = """
 HloModule jit_update, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
@@ -22,12 +22,16 @@ HloModule jit_update, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
 %body (state: (s32[], bf16[2,4])) -> (s32[], bf16[2,4]) {
   %state = (s32[], bf16[2,4]{1,0}) parameter(0)
   %w = bf16[8,4]{1,0} fusion(%p), kind=kCustom, calls=%fused
-  ROOT %next = (s32[], bf16[2,4]{1,0}) tuple(%i, %w)
+  %i = s32[] get-tuple-element(%state), index=0
+  %two = s32[] constant(2)
+  %j = s32[]{:T(128)} add(%i, %two)
+  ROOT %next = (s32[], bf16[2,4]{1,0}) tuple(%j, %w)
 }
 
 %condition (state: (s32[], bf16[2,4])) -> pred[] {
   %state = (s32[], bf16[2,4]{1,0}) parameter(0)
-  %bound = s32[] constant(5)
+  %i = u32[] get-tuple-element(%state), index=0
+  %bound = u32[]{:T(128)} constant(9)
   ROOT %less = pred[] compare(%i, %bound), direction=LT
 }
 
