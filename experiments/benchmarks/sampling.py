@@ -33,6 +33,7 @@ class Steered:
 
   inner: ModelDenoiser
   wanted: jax.Array
+  ignores_padding = True
 
   def _steer(self, prediction, length):
     length = length.astype(jnp.float32)

@@ -20,6 +20,11 @@ class ModelDenoiser:
   apply_options: tuple = dataclasses.field(metadata={"static": True})
   rngs: Any = None
 
+  @property
+  def ignores_padding(self) -> bool:
+    """Whether a row's prediction is the same whatever L is."""
+    return getattr(self.model, "mask_padding", True)
+
   def __call__(self, tokens, length, t) -> Prediction:
     return self._apply(tokens, length, t)
 

@@ -52,7 +52,8 @@ class SamplerConfig:
     buckets: lengths of canvas that the loop is compiled for, ascending; L is
       added. It runs in the shortest that holds the longest row, and moves up as
       rows grow, which changes the cost and no sample. None: `default_buckets`,
-      or L alone if the denoiser is a plain callable.
+      or L alone if the denoiser is a plain callable, or one whose rows see the
+      padding after them.
 
   Raises:
     InputError: a field is out of its range; the message names it.
@@ -390,8 +391,8 @@ def _canvases(
   buckets = config.buckets
   if buckets is None:
     # A plain callable may know its L only.
-    has_features = hasattr(denoiser, "features")
-    buckets = default_buckets(L) if has_features else ()
+    short = getattr(denoiser, "ignores_padding", False)
+    buckets = default_buckets(L) if short else ()
   return (*(C for C in buckets if C < L), L)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import flexmdm_jax as fm
 from flexmdm_jax.sampling.placement import Placement
-from flexmdm_jax.sampling.sampler import default_buckets
+from flexmdm_jax.sampling.sampler import _canvases, default_buckets
 from flexmdm_jax.schedules import Linear, Power
 from flexmdm_jax.training.sharding import Rules, make_mesh, tree_shardings
 from tests.exact import quick_jit
@@ -165,6 +165,23 @@ def test_steps_in_which_nothing_changes_call_no_network(method):
   ).tokens.block_until_ready()
   jax.effects_barrier()
   assert len(calls) in (steps - 1, steps)
+
+
+def test_rows_that_see_their_padding_have_one_canvas():
+  sees = fm.Transformer(
+    VOCAB,
+    1024,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    num_kv_heads=2,
+    mlp_size=16,
+    mask_padding=False,
+  )
+  config = fm.SamplerConfig(4)
+  assert _canvases(config, fm.denoiser(sees, {}), 1024) == (1024,)
+  blind = fm.denoiser(sees.clone(mask_padding=True), {})
+  assert _canvases(config, blind, 1024) == (127, 255, 511, 767, 1024)
 
 
 def test_default_canvases():
