@@ -4,21 +4,11 @@ For TPUs by Mosaic itself, ahead of time; for GPUs they are lowered as far as
 JAX goes without CUDA. What may be sharded is compiled for several devices.
 """
 
-import importlib.util
-import os
-
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-os.environ.setdefault("TPU_LOG_DIR", "disabled")
-
 import functools
 
 import jax
-import numpy as np
 import pytest
 from jax import export
-from jax.experimental import topologies
 from jax.sharding import (
   AbstractDevice,
   AbstractMesh,
@@ -53,19 +43,15 @@ each_case = pytest.mark.parametrize(
   ("function", "shapes"),
   [pytest.param(*case, id=name) for name, *case in CASES],
 )
-needs_libtpu = pytest.mark.skipif(
-  importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
-)
 
 
-@functools.cache
-def tpu_mesh(topology, num_devices):
-  devices = topologies.get_topology_desc(
-    platform="tpu", topology_name=topology
-  ).devices
-  return Mesh(
-    np.array(devices[:num_devices]), ("x",), axis_types=(AxisType.Auto,)
-  )
+@pytest.fixture
+def tpu_mesh(tpu_devices):
+  def mesh(topology, num_devices):
+    devices = tpu_devices(topology, (4,))[:num_devices]
+    return Mesh(devices, ("x",), axis_types=(AxisType.Auto,))
+
+  return mesh
 
 
 def compiled(function, shapes, mesh, spec):
@@ -78,16 +64,14 @@ def compiled(function, shapes, mesh, spec):
     return jax.jit(function).lower(*arguments).compile().as_text()
 
 
-@needs_libtpu
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1"])
 @each_case
-def test_compiles_for_a_tpu(topology, function, shapes):
+def test_compiles_for_a_tpu(tpu_mesh, topology, function, shapes):
   text = compiled(function, shapes, tpu_mesh(topology, 1), P())
   assert text.count('custom_call_target="tpu_custom_call"') == 1
 
 
-@needs_libtpu
-def test_compiles_for_several_tpus():
+def test_compiles_for_several_tpus(tpu_mesh):
   mesh = tpu_mesh("v5e:2x2", 4)
   _, function, shapes = CASES[0]
   rows = P("x")
