@@ -1,8 +1,9 @@
 """The sampler against its dense path, the public algorithm and its floors.
 
-A call of the network must read all weights, and multiply each token that is
-there with them. The sum over calls of the former at the measured bandwidth,
-and of the latter at the measured rate of matrix products, are the two floors.
+A call of the network must read its blocks' weights, and multiply each token
+that is there with them. The sum over calls of the former at the measured
+bandwidth, and of the latter at the measured rate of matrix products, are the two
+floors. The vocabulary's head is left out: what it costs follows the tokens.
 """
 
 import dataclasses
@@ -90,13 +91,9 @@ def floors(denoiser, trace, limits) -> dict[str, float]:
     limits: see `device_limits`.
   """
   flat = traverse_util.flatten_dict(denoiser.params)
-  weights = sum(x.nbytes for x in flat.values())
-  # Embeddings are looked up; the head sees wanted positions only: few.
-  multiplied = sum(
-    x.size
-    for path, x in flat.items()
-    if path[0] == "blocks" and path[-1] == "kernel"
-  )
+  blocks = {path: x for path, x in flat.items() if path[0] == "blocks"}
+  weights = sum(x.nbytes for x in blocks.values())
+  multiplied = sum(x.size for path, x in blocks.items() if path[-1] == "kernel")
   length = np.asarray(trace.length[:-1])
   tokens = float(np.sum(length + 1))
   return dict(
