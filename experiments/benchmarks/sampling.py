@@ -2,8 +2,8 @@
 
 A call of the network must read its blocks' weights, and multiply each token
 that is there with them. The sum over calls of the former at the measured
-bandwidth, and of the latter at the measured rate of matrix products, are the two
-floors. The vocabulary's head is left out: what it costs follows the tokens.
+bandwidth, and of the latter at the measured rate of matrix products, are the
+two floors. The vocabulary's head is left out: its cost follows the tokens.
 """
 
 import dataclasses

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import flexmdm_jax as fm
 from flexmdm_jax.sampling.placement import Placement
@@ -40,7 +41,7 @@ class Hungry:
 
 
 @functools.cache
-def network(gap_head="log_rate"):
+def network(gap_head="log_rate", dtype=jnp.float32):
   model = fm.DiT(
     VOCAB,
     L,
@@ -49,6 +50,7 @@ def network(gap_head="log_rate"):
     num_heads=2,
     cond_size=8,
     gap_head=gap_head,
+    dtype=dtype,
   )
   tokens = jnp.zeros((1, L), jnp.int32)
   params = jax.jit(model.init)(
@@ -104,6 +106,38 @@ def test_samples_are_those_of_the_whole_canvas(config):
   # All logits at all positions, by a plain callable.
   dense = jax.tree_util.Partial(lambda f, *args: f(*args), denoiser)
   assert_same(draw(dense, **config), whole)
+
+
+def test_in_16_bits_the_law_is_the_same():
+  denoiser = Hungry(network(dtype=jnp.bfloat16), 8.0)
+  start, num = fm.empty_start(800, L, VOCAB), 800
+
+  def counts(seed, **config):
+    samples = quick_sample(
+      jax.random.key(seed),
+      denoiser,
+      start,
+      INTERPOLANT,
+      VOCAB,
+      fm.SamplerConfig(8, **config),
+      False,
+    )
+    assert int(samples.length.max()) > 11
+    inside = np.arange(L) < np.asarray(samples.length)[:, None]
+    return (
+      np.bincount(samples.length, minlength=L + 1),
+      np.bincount(np.asarray(samples.tokens)[inside], minlength=VOCAB.size),
+    )
+
+  # Other bits, so that the two are independent samples of their laws.
+  for short, whole in zip(
+    counts(1, buckets=(4, 11)), counts(2, buckets=()), strict=True
+  ):
+    often = short + whole >= 20
+    table = [[*x[often], x[~often].sum()] for x in (short, whole)]
+    table = np.array(table)[:, np.sum(table, axis=0) > 0]
+    assert table.shape[1] > 5 and table.sum() >= 2 * num
+    assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
 def test_a_row_that_fills_all_canvases_is_truncated():
