@@ -200,8 +200,9 @@ def plot(result: dict[str, Any], path) -> None:
     axis.plot(list(seconds), list(seconds.values()), "o-")
     axis.set_xlabel(labels[name])
     axis.set_xlim(left=0)
-    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
+  # The axes share it: all must be drawn before it is set.
+  axes[0].set_ylim(bottom=0)
   axes[0].set_ylabel("seconds a batch")
   figure.tight_layout()
   figure.savefig(path, dpi=150)
