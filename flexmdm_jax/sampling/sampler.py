@@ -21,11 +21,10 @@ from jaxtyping import Array, Bool, Int, Key
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.kernels.insert_unmask import insert_unmask
-from flexmdm_jax.kernels.token_sample import TokenSamples, token_sample
-from flexmdm_jax.rates import Denoiser, forbid_mask
-from flexmdm_jax.sampling import choices
+from flexmdm_jax.rates import Denoiser
 from flexmdm_jax.sampling.placement import Placement, on_axis
 from flexmdm_jax.sampling.start import Start
+from flexmdm_jax.sampling.step import choose, plan_step
 from flexmdm_jax.vocab import Vocab
 
 METHODS = ("tau_leaping", "euler", "adaptive")
@@ -297,7 +296,7 @@ def _sample_rows(
   def step(state: _State) -> _State:
     i = state.step
     C = state.tokens.shape[1]
-    plan = _plan(
+    plan = plan_step(
       keys[i],
       state.tokens,
       state.length,
@@ -310,7 +309,7 @@ def _sample_rows(
     )
 
     def move(tokens, length, closed):
-      revealed, insertions = _choose(
+      revealed, insertions = choose(
         denoiser,
         plan,
         tokens,
@@ -420,191 +419,3 @@ def _open_gaps(
   before = jnp.pad(closed == 0, ((0, 0), (0, 1)))
   is_open = jnp.where(index == length[:, None], end, before)
   return is_open & (index <= length[:, None])
-
-
-class _Plan(NamedTuple):
-  """What a step decides before it calls the network.
-
-  Attributes:
-    token_keys, insert_keys: of each row.
-    masked: positions that hold a mask.
-    reveal: masks that events reveal; "adaptive" reveals as many others.
-    count, window: see `choices.most_confident`.
-    wanted: positions whose token, or confidence, the step will ask for.
-    open_gaps: gaps in which the step may insert.
-    moves: whether anything can change in any row.
-  """
-
-  token_keys: Key[Array, " B"]
-  insert_keys: Key[Array, " B"]
-  masked: Bool[Array, "B C"]
-  reveal: Bool[Array, "B C"]
-  count: Int[Array, " B"]
-  window: Int[Array, " B"]
-  wanted: Bool[Array, "B C"]
-  open_gaps: Bool[Array, "B C+1"]
-  moves: Bool[Array, ""]
-
-
-def _plan(
-  keys, tokens, length, open_gaps, s, u, *, interpolant, vocab, config
-) -> _Plan:
-  """Draws the events of the step from `s` to `u`."""
-  C = tokens.shape[1]
-  token_keys, reveal_keys, insert_keys = jnp.moveaxis(
-    jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0
-  )
-  masked = (tokens == vocab.mask) & (jnp.arange(C) < length[:, None])
-  last = u >= 1.0
-  if config.method == "euler":
-    chance = interpolant.unmasking.hazard(s) * (u - s)
-    inserts = interpolant.insertion.hazard(s)
-  else:
-    chance = interpolant.unmasking.jump(s, u)
-    inserts = interpolant.insertion.jump(s, u)
-  chance = jnp.where(last, 1.0, jnp.clip(chance, 0.0, 1.0))
-  coins = jax.vmap(lambda k: jax.random.uniform(k, (C,)))(reveal_keys)
-  reveal = masked & (coins < chance)
-  count = jnp.sum(reveal, axis=1, dtype=jnp.int32)
-  window = jnp.where(last, C, _window(count, C, config))
-  wanted = reveal
-  if config.method == "adaptive":
-    wanted = masked & (jnp.cumsum(masked, axis=1) <= window[:, None])
-    wanted &= (count > 0)[:, None]
-  open_gaps = open_gaps & ~last & (inserts > 0)
-  moves = jnp.any(wanted) | jnp.any(open_gaps)
-  return _Plan(
-    token_keys,
-    insert_keys,
-    masked,
-    reveal,
-    count,
-    window,
-    wanted,
-    open_gaps,
-    moves,
-  )
-
-
-def _choose(
-  denoiser,
-  plan,
-  tokens,
-  length,
-  s,
-  u,
-  *,
-  interpolant,
-  vocab,
-  config,
-  vocab_axis,
-) -> tuple[Int[Array, "B C"], Int[Array, "B C+1"]]:
-  """What changes in the step from `s` to `u`.
-
-  Returns:
-    (revealed: the new token of each revealed position, -1 elsewhere;
-     insertions: the number of masks to insert in each gap).
-  """
-  t = jnp.broadcast_to(s, length.shape)
-  # A position draws from bits of its own, wherever the row's batch puts it.
-  index = jnp.arange(tokens.shape[1])
-  keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(
-    plan.token_keys, index
-  )
-  if hasattr(denoiser, "features"):
-    predicted = denoiser.features(tokens, length, t)
-    drawn = _draw_wanted(
-      keys, predicted, plan.wanted, vocab, config, vocab_axis
-    )
-  else:
-    predicted = denoiser(tokens, length, t)
-    drawn = choices.draw_tokens(
-      keys,
-      forbid_mask(predicted.token_logits.astype(jnp.float32), vocab),
-      config.temperature,
-      config.top_p,
-    )
-  reveal = plan.reveal
-  if config.method == "adaptive":
-    reveal = jax.vmap(choices.most_confident)(
-      plan.wanted,
-      choices.confidence(config.confidence, drawn),
-      plan.count,
-      plan.window,
-    )
-  revealed = jnp.where(reveal, drawn.token, -1)
-
-  log_gaps = predicted.log_gaps.astype(jnp.float32)
-  if config.method == "euler":
-    chance = interpolant.insertion.hazard(s) * jnp.exp(log_gaps) * (u - s)
-    insertions = jax.vmap(choices.bernoulli_insertions)(
-      plan.insert_keys, chance
-    )
-  elif predicted.gap_logits is not None:
-    insertions = jax.vmap(choices.thinned_insertions, (0, 0, None))(
-      plan.insert_keys,
-      predicted.gap_logits.astype(jnp.float32),
-      interpolant.insertion.jump(s, u),
-    )
-  else:
-    expected = interpolant.insertion.integrated_hazard(s, u) * jnp.exp(log_gaps)
-    insertions = jax.vmap(choices.poisson_insertions)(
-      plan.insert_keys, expected
-    )
-  return revealed, jnp.where(plan.open_gaps, insertions, 0)
-
-
-def _draw_wanted(
-  keys, features, wanted, vocab, config, vocab_axis
-) -> TokenSamples:
-  """Tokens of the wanted positions, [B, C]; elsewhere undefined.
-
-  The positions are gathered, so that the vocabulary head's cost follows their
-  number.
-  """
-  B, C = wanted.shape
-  rows = jnp.nonzero(wanted.ravel(), size=B * C, fill_value=B * C)[0]
-  hidden, unembed = features.hidden, features.unembed
-  if features.adapter is not None:
-    inner, matrix = features.adapter
-    hidden = jnp.concatenate([hidden, inner.astype(hidden.dtype)], axis=-1)
-    unembed = jnp.concatenate([unembed, matrix.astype(unembed.dtype)])
-  draw = functools.partial(
-    token_sample,
-    temperature=config.temperature,
-    top_p=config.top_p,
-    banned=jnp.array([vocab.mask], jnp.int32),
-    axis_name=vocab_axis,
-  )
-  bias = features.bias
-  if bias is None:
-    bias = jnp.zeros(unembed.shape[1], jnp.float32)
-  columns = (P(), P(None, vocab_axis), P(), P(), P(vocab_axis))
-  drawn = on_axis(
-    vocab_axis, lambda *args: draw(*args[:4], bias=args[4]), columns, P()
-  )(
-    hidden.reshape(B * C, -1).at[rows].get(mode="clip"),
-    unembed,
-    jnp.sum(wanted, dtype=jnp.int32),
-    keys.ravel().at[rows].get(mode="clip"),
-    bias,
-  )
-  return jax.tree.map(
-    lambda x: (
-      jnp.zeros(B * C, x.dtype).at[rows].set(x, mode="drop").reshape(B, C)
-    ),
-    drawn,
-  )
-
-
-def _window(
-  count: Int[Array, " B"], C: int, config: SamplerConfig
-) -> Int[Array, " B"]:
-  """How many of the leftmost masks may be revealed when `count` are."""
-  window = jnp.full_like(count, C)
-  if config.window_scale is not None:
-    scaled = config.window_scale * count.astype(jnp.float32)
-    window = jnp.minimum(jnp.floor(scaled).astype(jnp.int32), window)
-  if config.max_window is not None:
-    window = jnp.minimum(window, config.max_window)
-  return window
