@@ -12,12 +12,12 @@ this device: the config that is fastest by the geometric mean. A folder in
 import functools
 import importlib
 import statistics
-import time
 
 import jax
 from absl import flags
 
 from experiments import cli
+from experiments.benchmarks.timing import median_seconds
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import output
 from flexmdm_jax.kernels.common import target
@@ -29,25 +29,16 @@ _REPEATS = flags.DEFINE_integer("repeats", 20, "Runs of each measurement.")
 flags.mark_flags_as_required(["kernel", "out"])
 
 
-def median_seconds(function, arguments) -> float:
-  """Median time of a call, compiled and warm."""
-  compiled = jax.jit(function)
-  times = []
-  for _ in range(_REPEATS.value + 1):
-    begin = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments))
-    times.append(time.perf_counter() - begin)
-  return statistics.median(times[1:])
-
-
 def measure(run, specs, **choice) -> dict | None:
   """Seconds by shape; None for a tuning that cannot do one of them."""
   run = functools.partial(run, **specs.STATIC, **choice)
+
+  def seconds(spec):
+    compiled, arguments = jax.jit(run), spec.arguments(jax.random.key(0))
+    return median_seconds(lambda: compiled(*arguments), _REPEATS.value)
+
   try:
-    return {
-      name: median_seconds(run, spec.arguments(jax.random.key(0)))
-      for name, spec in specs.SPECS.items()
-    }
+    return {name: seconds(spec) for name, spec in specs.SPECS.items()}
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
     print(f"{choice}: {str(error).splitlines()[:1]}")
     return None

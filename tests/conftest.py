@@ -62,17 +62,13 @@ def tpu_devices():
   libtpu is not installed.
   """
   pytest.importorskip("libtpu")
-  from jax.experimental import mesh_utils, topologies
+  from jax.experimental import mesh_utils
 
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-  # Else a second process fails on a lock file.
-  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  from flexmdm_jax.dryrun.devices import topology
 
-  def devices(topology, shape):
-    found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+  def devices(name, shape):
     return mesh_utils.create_device_mesh(
-      shape, found.devices, allow_split_physical_axes=True
+      shape, topology(name).devices, allow_split_physical_axes=True
     )
 
   return devices
