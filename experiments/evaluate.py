@@ -29,6 +29,9 @@ _SPLIT = flags.DEFINE_string(
   "split", "test", "Or validation; test/NAME is one source's of a mixture."
 )
 _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps; else as trained.")
+_PATH = flags.DEFINE_string(
+  "path", None, "Of sampling and bound: lengths_first, or power:4,power:1."
+)
 _KIND = flags.DEFINE_string("kind", "tight", "Of likelihood: tight or paper.")
 _NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for it, at most.")
 _STDERR = flags.DEFINE_float(
@@ -58,9 +61,9 @@ def main(_):
   if _PLOTS.value is not None:
     output.require_writable_folder(_PLOTS.value, "plots")
   experiment = Experiment.from_workdir(_WORKDIR.value)
+  experiment = experiment.with_path(_PATH.value)
   if _STEPS.value is not None:
-    sampler = dataclasses.replace(experiment.sampler, steps=_STEPS.value)
-    experiment = dataclasses.replace(experiment, sampler=sampler)
+    experiment = experiment.with_sampler(steps=_STEPS.value)
   scorer = step = denoiser = None
   if _SCORER.value is not None:
     scorer = load_scorer(
@@ -96,6 +99,7 @@ def main(_):
     "train_steps": step,
     "samples_file": _SAMPLES.value,
     "sampler": dataclasses.asdict(experiment.sampler) if denoiser else None,
+    "path": experiment.path.to_config(),
     "config": experiment.config,
     "versions": output.versions(),
   }

@@ -7,7 +7,6 @@ Prompts, prefixes and suffixes are text if the run's data are, and the lines
 then have the samples' "text" too; otherwise token ids separated by spaces.
 """
 
-import dataclasses
 import json
 
 import jax
@@ -26,6 +25,9 @@ _PROMPT = flags.DEFINE_string("prompt", None, "What to continue.")
 _PREFIX = flags.DEFINE_string("prefix", None, "What is before the hole.")
 _SUFFIX = flags.DEFINE_string("suffix", None, "What is after the hole.")
 _METHOD = flags.DEFINE_string("method", None, "Sampling method.")
+_PATH = flags.DEFINE_string(
+  "path", None, "Schedules to sample on: lengths_first, or power:4,power:1."
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "Of the tokens.")
 _TOP_P = flags.DEFINE_float("top_p", None, "Nucleus of the tokens.")
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Rows at once.")
@@ -43,8 +45,7 @@ def main(_):
     top_p=_TOP_P.value,
   )
   given = {name: x for name, x in flag_values.items() if x is not None}
-  sampler = dataclasses.replace(experiment.sampler, **given)
-  experiment = dataclasses.replace(experiment, sampler=sampler)
+  experiment = experiment.with_sampler(**given).with_path(_PATH.value)
   task = experiment.task
   start = parse_start(
     _NUM.value,

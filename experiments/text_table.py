@@ -3,10 +3,11 @@
   python -m experiments.text_table --config=experiments/configs/wordnet.py \
     --out=build/text --config.data.train=... [--scorer=NAME_OR_FOLDER]
 
-The config is that of `experiments.train`, of which the method and the targets
-are set here. Runs that are done are not trained again, so the command goes on
-where it was stopped. Writes NAME.json and NAME.md to --out, where NAME is the
-config's. Without --scorer, samples are scored by the autoregressive run.
+The config is that of `experiments.train`, of which the method is set here.
+Runs that are done are not trained again, so the command goes on where it was
+stopped. Writes NAME.json, NAME.md and NAME.png (the tight bound at each
+checkpoint that was kept) to --out, where NAME is the config's. Without
+--scorer, samples are scored by the autoregressive run.
 """
 
 import pathlib
@@ -30,7 +31,17 @@ _SCORER = flags.DEFINE_string("scorer", None, "Of samples; see evaluate.")
 _BEGIN = flags.DEFINE_string("scorer_begin", None, "What it reads first.")
 _NUM = flags.DEFINE_integer("num", 500, "Held-out texts, and samples.")
 _NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for a bound.")
-_STEPS = flags.DEFINE_list("sampling_steps", ["32", "128", "1024"], "Calls.")
+_CURVE_NUM = flags.DEFINE_integer(
+  "curve_num", 100, "Held-out texts at each checkpoint of the curves."
+)
+_STEPS = flags.DEFINE_list(
+  "sampling_steps", ["16", "32", "64", "128", "256"], "Network calls a sample."
+)
+_PATHS = flags.DEFINE_multi_string(
+  "path",
+  ["lengths_first", "trained"],
+  "Paths on which the FlexMDM is sampled and bounded; curves are of the first.",
+)
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Move runs with another config aside."
 )
@@ -38,12 +49,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 250, "Rows at once.")
 flags.mark_flags_as_required(["config", "out"])
 
 # The autoregressive model first: it may be what the others are scored with.
-METHODS = (
-  ("autoregressive", "sampled"),
-  ("flexmdm", "aligned"),
-  ("flexmdm", "sampled"),
-  ("mdm", "sampled"),
-)
+METHODS = ("autoregressive", "mdm", "flexmdm")
 
 
 def main(_):
@@ -54,6 +60,7 @@ def main(_):
   cli.require_least(
     num=(_NUM.value, 2),
     num_times=(_NUM_TIMES.value, 32),
+    curve_num=(_CURVE_NUM.value, 2),
     batch_size=(_BATCH.value, 1),
     sampling_steps=(min(steps), 1),
   )
@@ -62,43 +69,56 @@ def main(_):
   scorer = None
   if _SCORER.value is not None:
     scorer = load_scorer(_SCORER.value, begin=_BEGIN.value)
-  rows = []
-  for method, targets in METHODS:
+  rows, curves = [], {}
+  for method in METHODS:
     config = _CONFIG.value.copy_and_resolve_references()
     config.method = method
-    config.train.targets = targets
-    workdir = out / f"{name}_{method}_{targets}"
+    workdir = out / f"{name}_{method}"
     experiment = Experiment.from_config(config.to_dict())
     denoiser, losses = trained(experiment, workdir, overwrite=_OVERWRITE.value)
-    scorer = scorer or RunScorer(workdir)
+    if scorer is None and experiment.task.to_text([]) is not None:
+      scorer = RunScorer(workdir)
     records = held_out(experiment, _NUM.value)
+    bound = dict(max_calls=_NUM_TIMES.value, batch_size=_BATCH.value)
+    curves[method] = text_comparison.likelihood_curve(
+      experiment,
+      workdir,
+      held_out(experiment, _CURVE_NUM.value, "validation"),
+      _PATHS.value[0],
+      **bound,
+    )
     rows.append(
       {
         **text_comparison.describe(experiment, losses[1][-1]),
+        "curve": curves[method],
         "likelihood": text_comparison.likelihoods(
+          experiment, denoiser, records, _PATHS.value, **bound
+        ),
+        "samples": text_comparison.samples_by_steps(
           experiment,
           denoiser,
           records,
-          max_calls=_NUM_TIMES.value,
-          batch_size=_BATCH.value,
-        ),
-        "samples": text_comparison.samples_by_steps(
-          experiment, denoiser, records, steps, scorer, _BATCH.value
+          _PATHS.value,
+          steps,
+          scorer,
+          _BATCH.value,
         ),
       }
     )
-    print(f"{name}, {method}, {targets}: done", flush=True)
+    print(f"{name}, {method}: done", flush=True)
     # After each run: what is done is never lost.
     output.write_json(
       out / f"{name}.json",
       {
         "rows": rows,
         "num": len(records),
-        "scorer": scorer.describe(),
+        "scorer": scorer and scorer.describe(),
+        "entropy": text_comparison.entropy(experiment, records),
         "versions": output.versions(),
       },
     )
     output.write_text(out / f"{name}.md", text_comparison.to_markdown(rows))
+    text_comparison.draw_curves(out / f"{name}.png", curves)
 
 
 if __name__ == "__main__":

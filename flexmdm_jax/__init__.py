@@ -1,6 +1,6 @@
 """FlexMDM: any-order, variable-length masked diffusion in JAX."""
 
-from flexmdm_jax import alignment, convert, schedules
+from flexmdm_jax import alignment, convert, gap_laws, schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import (
   MDM,
@@ -15,6 +15,7 @@ from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer, merge_lora
+from flexmdm_jax.paths import lengths_first, on_path
 from flexmdm_jax.rates import Denoiser, Prediction, Rates, rates
 from flexmdm_jax.sampling.sampler import SamplerConfig, Samples, Trace, sample
 from flexmdm_jax.sampling.start import (
@@ -25,6 +26,7 @@ from flexmdm_jax.sampling.start import (
   mask_start,
   prompt_start,
 )
+from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.vocab import Vocab
 
 __version__ = "0.1.0"

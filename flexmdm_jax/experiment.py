@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import Array, Key
 
-from flexmdm_jax import schedules
+from flexmdm_jax import paths, schedules
 from flexmdm_jax.data.pipeline import make_loader
 from flexmdm_jax.data.tasks import Task, make_task
 from flexmdm_jax.errors import InputError
@@ -23,6 +23,7 @@ from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
+from flexmdm_jax.rates import Denoiser
 from flexmdm_jax.sampling.autoregressive import sample_autoregressive
 from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.sampling.sampler import (
@@ -32,6 +33,7 @@ from flexmdm_jax.sampling.sampler import (
   sample,
 )
 from flexmdm_jax.sampling.start import Start
+from flexmdm_jax.states import MixedStates, PathStates, StateLaw
 from flexmdm_jax.training import hosts, loop, partition
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import (
@@ -56,7 +58,6 @@ from flexmdm_jax.vocab import Vocab
 
 # Settings of the training step that are in the config's `train`.
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
-_OBJECTIVE_KEYS = ("targets", "time_exponent")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,20 +67,23 @@ class Experiment:
   Attributes:
     config: the settings, JSON-ready.
     task: the data in the layout of the method.
-    interpolant: the schedules; a baseline's inserts everything at time 0, and
-      an autoregressive one does not look at it.
+    interpolant: the schedules of the training, whose clock the network is
+      shown; a baseline's inserts everything at time 0, and an autoregressive
+      one does not look at it.
+    path: the schedules of sampling and of the likelihood's bound.
     model: the network.
     objective: what its training minimises.
     optimizer: how.
     loop: how long, and how often.
     sampler: how evaluations sample.
     layout: of the mesh on which it is trained.
-    pretrained: folder of weights to start from, or None.
+    pretrained: folder of weights to start from, or another run's; or None.
   """
 
   config: dict[str, Any]
   task: Task
   interpolant: JointInterpolant
+  path: JointInterpolant
   model: DiT | Transformer
   objective: Objective
   optimizer: OptimizerConfig
@@ -116,15 +120,13 @@ class Experiment:
       )
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
-      objective = {key: train.pop(key) for key in _OBJECTIVE_KEYS}
-      objective["loss_chunk"] = train.pop("loss_chunk", None)
+      train.pop("bound_every", None)
+      objective = _objective(interpolant, task, train)
       optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
       optimizer["groups"] = tuple(
         _build(ParameterGroup, group)
         for group in optimizer.get("groups", {}).values()
       )
-      if not task.grows:
-        objective["targets"] = "sampled"  # a state has one embedding only
       if not 0 <= step["ema_decay"] < 1:
         raise InputError(
           f"train.ema_decay={step['ema_decay']} must be in [0, 1)."
@@ -133,12 +135,9 @@ class Experiment:
         config=config,
         task=task,
         interpolant=interpolant,
+        path=_path(config.get("path"), interpolant, task),
         model=_model(config["model"], task),
-        objective=(
-          Autoregressive(task.vocab)
-          if task.causal
-          else Diffusion(interpolant, task.vocab, **objective)
-        ),
+        objective=objective,
         optimizer=_build(OptimizerConfig, optimizer),
         loop=_build(loop.LoopConfig, train),
         sampler=_build(SamplerConfig, config["sampler"]),
@@ -186,6 +185,7 @@ class Experiment:
       optimizer=make_optimizer(self.optimizer),
       objective=self.objective,
       report_every=self.loop.report_every,
+      bound_every=train.get("bound_every", 1),
       **{key: train[key] for key in _STEP_KEYS},
     )
 
@@ -203,13 +203,47 @@ class Experiment:
     # Read when they are needed: a run that goes on has its own.
     def init(key):
       trained = partition.trainable(self.model)
-      return train_step.init(
-        key, pretrained_lib.load(self.pretrained, abstract, trained)
-      )
+      return train_step.init(key, self._load_pretrained(abstract, trained))
 
     return dataclasses.replace(
       train_step, base=self._frozen(abstract), init=init
     )
+
+  def _load_pretrained(
+    self,
+    abstract: partition.Params,
+    wanted: Callable[[tuple[str, ...]], bool],
+  ) -> dict:
+    """The wanted ones of the parameters that `pretrained` has.
+
+    It is a folder of `experiments.convert_llada`, or the work directory of
+    another run, of which the EMA parameters are taken: so a FlexMDM goes on
+    from an MDM.
+
+    Raises:
+      InputError: as `pretrained.checkpoint.load`.
+    """
+    folder = pathlib.Path(self.pretrained).expanduser()
+    if not (folder / "checkpoints").is_dir():
+      return pretrained_lib.load(folder, abstract, wanted)
+    flat = functools.partial(traverse_util.flatten_dict, sep="/")
+    known = flat(dict(abstract))
+    there = flat(abstract_params(Experiment.from_workdir(folder).model))
+    for path, x in there.items():
+      if path not in known or known[path].shape != x.shape:
+        needed = list(known[path].shape) if path in known else "none"
+        raise InputError(
+          f"pretrained={folder} has {path} of the shape {list(x.shape)}, but"
+          f" the model has {needed}: give both runs one data.tokenizer and"
+          " model, but for the method."
+        )
+    target = {
+      path: known[path] for path in there if wanted(tuple(path.split("/")))
+    }
+    _, params, _ = restore_ema(
+      folder, traverse_util.unflatten_dict(target, sep="/")
+    )
+    return params
 
   def _frozen(self, abstract: partition.Params) -> partition.Params:
     """The frozen ones of the parameters that `abstract` lists."""
@@ -223,9 +257,7 @@ class Experiment:
         f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
         " them, by --config.pretrained=FOLDER."
       )
-    base = pretrained_lib.load(
-      self.pretrained, abstract, lambda path: not trainable(path)
-    )
+    base = self._load_pretrained(abstract, lambda path: not trainable(path))
     missing = frozen.keys() - flat(base).keys()
     if missing:
       raise InputError(
@@ -262,11 +294,14 @@ class Experiment:
       progress=progress,
     )
 
-  def restore(self, workdir: str | pathlib.Path) -> tuple[int, ModelDenoiser]:
+  def restore(
+    self, workdir: str | pathlib.Path, step: int | None = None
+  ) -> tuple[int, ModelDenoiser]:
     """The denoiser with the newest EMA parameters, and their step.
 
-    Every device that is here holds the parameters whole, whatever mesh they
-    were trained on; the frozen ones are read from `pretrained`.
+    With `step`, those of that checkpoint. Every device that is here holds the
+    parameters whole, whatever mesh they were trained on; the frozen ones are
+    read from `pretrained`.
 
     Raises:
       InputError: `workdir` holds no readable checkpoint, or one that was
@@ -281,6 +316,7 @@ class Experiment:
     step, params, meta = restore_ema(
       pathlib.Path(workdir),
       jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained),
+      step,
     )
     if meta["interpolant"] != self.interpolant.to_config():
       raise InputError(
@@ -292,6 +328,38 @@ class Experiment:
     params = partition.join(params, self._frozen(abstract))
     return step, denoiser(self.model, params)
 
+  def with_sampler(self, **changes: Any) -> "Experiment":
+    """The experiment with other settings of its `sampler`.
+
+    Raises:
+      InputError: a setting is out of range.
+    """
+    sampler = dataclasses.replace(self.sampler, **changes)
+    return dataclasses.replace(self, sampler=sampler)
+
+  def with_path(self, text: str | None) -> "Experiment":
+    """The experiment on another path; None leaves it as it is.
+
+    Args:
+      text: as `paths.parse` takes it.
+
+    Raises:
+      InputError: it is no path, or the model has none to choose.
+    """
+    if text is None:
+      return self
+    if not self.task.grows:
+      raise InputError(
+        f"path={text!r} needs a model that inserts, but this run's method is"
+        f" {self.task.method}."
+      )
+    path = _path(text, self.interpolant, self.task)
+    return dataclasses.replace(self, path=path)
+
+  def on_path(self, denoiser: ModelDenoiser) -> Denoiser:
+    """The denoiser for times on `path`; see `paths.on_path`."""
+    return paths.on_path(denoiser, self.interpolant, self.path)
+
   def sample(
     self,
     key: Key[Array, ""],
@@ -299,9 +367,10 @@ class Experiment:
     start: Start,
     batch_size: int,
   ) -> Samples:
-    """Samples as `sampler` says, from left to right if the model is causal.
+    """Samples on `path` as `sampler` says.
 
-    Rows are split over the devices that are here.
+    A causal model is sampled from left to right. Rows are split over the
+    devices that are here.
 
     Args:
       key: one key.
@@ -327,8 +396,8 @@ class Experiment:
     else:
       draw = functools.partial(
         sample,
-        denoiser=denoiser,
-        interpolant=self.interpolant,
+        denoiser=self.on_path(denoiser),
+        interpolant=self.path,
         vocab=self.task.vocab,
         config=self.sampler,
         placement=Placement(make_mesh()),
@@ -398,6 +467,52 @@ def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
     max_length=task.max_length,
     lora=lora if isinstance(lora, LoRA) else None,
   )
+
+
+def _objective(
+  interpolant: JointInterpolant, task: Task, train: dict[str, Any]
+) -> Objective:
+  """The objective of a config's `train`, whose settings it takes out."""
+  time_exponent = train.pop("time_exponent")
+  states = dict(train.pop("states", {"law": "path"}))
+  settings = dict(
+    targets=train.pop("targets"),
+    gap_loss=train.pop("gap_loss", "phi"),
+    loss_chunk=train.pop("loss_chunk", None),
+  )
+  if task.causal:
+    return Autoregressive(task.vocab)
+  law = states.pop("law")
+  if law not in ("path", "mixed"):
+    raise InputError(
+      f"train.states.law={law!r} is unknown: choose one of path, mixed."
+    )
+  if not task.grows:
+    # No token is ever missing: a state has one embedding, and no gap a loss.
+    law, settings["targets"], settings["gap_loss"] = "path", "sampled", "phi"
+  laws: StateLaw = PathStates(interpolant, time_exponent)
+  if law == "mixed":
+    states["insertion"] = _schedule(states["insertion"])
+    at = tuple(states.pop("at"))
+    if not all(0 <= share <= 1 for share in at):
+      raise InputError(
+        f"train.states.at={at} must be shares of the run, in [0, 1]: a"
+        " curriculum cannot be longer than the run."
+      )
+    states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
+    laws = _build(MixedStates, states, interpolant=interpolant)
+  return Diffusion(laws, task.vocab, **settings)
+
+
+def _path(
+  text: str | None, trained: JointInterpolant, task: Task
+) -> JointInterpolant:
+  """The path of a config: of a model that grows what it says, else its own."""
+  if text is None or not task.grows:
+    return trained
+  path = paths.parse(text, trained)
+  paths.require_path(path)
+  return path
 
 
 def _schedule(config: Mapping[str, Any]) -> schedules.Schedule:

@@ -11,7 +11,12 @@ from jaxtyping import Array, Float, Int, Key
 from flexmdm_jax.alignment import align
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
-from flexmdm_jax.losses import elbo_terms, next_token_losses, tight_terms
+from flexmdm_jax.losses import (
+  ElboTerms,
+  elbo_terms,
+  next_token_losses,
+  tight_terms,
+)
 from flexmdm_jax.rates import Denoiser, forbid_mask
 from flexmdm_jax.schedules import Immediate
 from flexmdm_jax.times import importance_times
@@ -61,7 +66,8 @@ def log_likelihood_bound(
     denoiser: the model.
     tokens: clean sequences, left-aligned.
     length: their numbers of tokens.
-    interpolant: the schedules the model was trained with.
+    interpolant: the schedules of the path: those the model was trained with, or
+      others if the denoiser is `on_path` of them.
     vocab: the id space.
     num_times: network calls, one in each stratum of [0, 1]. The error falls
       at least like `num_times ** -0.5`.
@@ -75,6 +81,29 @@ def log_likelihood_bound(
   Raises:
     InputError: unknown `kind`, or num_times < 1.
   """
+  terms = bound_terms(
+    key, denoiser, tokens, length, interpolant, vocab, num_times, kind
+  )
+  return terms.unmask + terms.insert
+
+
+def bound_terms(
+  key: Key[Array, ""],
+  denoiser: Denoiser,
+  tokens: Int[Array, "B L"],
+  length: Int[Array, " B"],
+  interpolant: JointInterpolant,
+  vocab: Vocab,
+  num_times: int,
+  kind: str = "tight",
+) -> ElboTerms:
+  """The parts of `log_likelihood_bound`, which has the same arguments.
+
+  Returns:
+    `ElboTerms` f32[B]: what the tokens cost, and what the insertions do. On
+    the path `lengths_first` these are a masked diffusion model's bound given
+    the length, and the cost of the length.
+  """
   if kind not in KINDS:
     raise InputError(f"kind={kind!r} is unknown: choose one of {KINDS}.")
   if num_times < 1:
@@ -85,6 +114,8 @@ def log_likelihood_bound(
     times = draw_times(key, interpolant, L)
     return noise(tokens, length, *times, t, vocab)
 
+  schedules = (interpolant.insertion, interpolant.unmasking)
+  breaks = tuple(sorted({x for schedule in schedules for x in schedule.breaks}))
   # Nothing is ever absent without insertions: a state has one embedding.
   one_embedding = isinstance(interpolant.insertion, Immediate)
 
@@ -99,7 +130,7 @@ def log_likelihood_bound(
     key, stratum = inputs
     noise_key, time_key = jax.random.split(key)
     u = (stratum + jax.random.uniform(time_key, (B,))) / num_times
-    times = importance_times(u)
+    times = importance_times(u, breaks=breaks)
     noised = jax.vmap(draw)(
       jax.random.split(noise_key, B), tokens, length, times.t
     )
@@ -107,12 +138,12 @@ def log_likelihood_bound(
     prediction = prediction._replace(
       token_logits=forbid_mask(prediction.token_logits, vocab)
     )
-    unmask, insert = jax.vmap(terms)(
-      prediction, noised, times.t, tokens, length
-    )
-    return total + times.weight * (unmask + insert), None
+    found = jax.vmap(terms)(prediction, noised, times.t, tokens, length)
+    more = jax.tree.map(lambda x: times.weight * x / num_times, found)
+    return jax.tree.map(jnp.add, total, more), None
 
   keys = jax.random.split(key, num_times)
   strata = jnp.arange(num_times, dtype=jnp.float32)
-  total, _ = jax.lax.scan(at_time, jnp.zeros(B), (keys, strata))
-  return total / num_times
+  zeros = ElboTerms(jnp.zeros(B), jnp.zeros(B))
+  total, _ = jax.lax.scan(at_time, zeros, (keys, strata))
+  return total

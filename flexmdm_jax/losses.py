@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from flexmdm_jax.alignment import Alignment
+from flexmdm_jax.gap_laws import GapLaw
 from flexmdm_jax.interpolant import JointInterpolant, Noised
 from flexmdm_jax.models import mesh
 from flexmdm_jax.rates import Features, Prediction, forbid_mask
@@ -80,22 +81,33 @@ def elbo_terms(
   return ElboTerms(
     unmask=interpolant.unmasking.hazard(t)
     * mask_nats(prediction.token_logits, noised, alignment),
-    insert=gap_term(prediction.log_gaps, noised, t, interpolant, alignment),
+    insert=interpolant.insertion.hazard(t)
+    * gap_nats(prediction.log_gaps, noised, alignment),
   )
 
 
-def gap_term(
+def gap_nats(
   log_gaps: Float[Array, " G"],
   noised: Noised,
-  t: Float[Array, ""],
-  interpolant: JointInterpolant,
   alignment: Alignment | None = None,
+  damped: bool = False,
 ) -> Float[Array, ""]:
-  """The `insert` of `elbo_terms`, which has the same arguments."""
+  """Sums `phi` over one state's open gaps, nats.
+
+  Args:
+    log_gaps: log of the predicted numbers.
+    noised: the state and its truth.
+    alignment: as in `elbo_terms`.
+    damped: divide each by 1 + the predicted number, through which no gradient
+      flows. The gradient in `log_gaps` is then `(y - x) / (1 + y)`, which has
+      the same zero and does not grow with the gap.
+  """
   truth = noised.gaps if alignment is None else alignment.gaps
-  losses = phi(truth, log_gaps.astype(jnp.float32))
-  losses = jnp.where(noised.open_gaps, losses, 0.0)
-  return interpolant.insertion.hazard(t) * jnp.sum(losses)
+  log_gaps = log_gaps.astype(jnp.float32)
+  losses = phi(truth, log_gaps)
+  if damped:
+    losses = losses / (1.0 + jax.lax.stop_gradient(jnp.exp(log_gaps)))
+  return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))
 
 
 def mask_nats(
@@ -316,31 +328,19 @@ def tight_terms(
   )
 
 
-def gap_law_term(
-  gap_logits: Float[Array, "G C"],
-  noised: Noised,
-  t: Float[Array, ""],
-  interpolant: JointInterpolant,
-) -> Float[Array, ""]:
-  """Cross-entropy of the gap counts at time `t`, for a `distribution` head.
+def gap_law_nats(law: GapLaw, noised: Noised) -> Float[Array, ""]:
+  """Cross-entropy of one state's gap counts, nats, where a law is predicted.
 
-  Stands in for `ElboTerms.insert` when training: it fits the whole law of each
-  count, whose mean is the rate. Not itself part of a likelihood bound. Its
-  targets are always the drawn counts: an alignment has only their means.
+  Stands in for `gap_nats` when training: it fits the whole law of each count,
+  whose mean is the rate. Not itself part of a likelihood bound. Its targets are
+  always the drawn counts: an alignment has only their means.
 
   Args:
-    gap_logits: a `Prediction`'s, over the counts 0..C-1.
-    noised: the state and its truth; counts above C-1 are scored as C-1.
-    t: the time, in [0, 1).
-    interpolant: the schedules that made `noised`.
-
-  Returns:
-    A float32 scalar, nats a sequence times the insertion hazard.
+    law: a `Prediction`'s, of each gap [G].
+    noised: the state and its truth.
   """
-  logits = gap_logits.astype(jnp.float32)
-  count = jnp.minimum(noised.gaps, logits.shape[-1] - 1)
-  losses = jnp.where(noised.open_gaps, cross_entropy(logits, count), 0.0)
-  return interpolant.insertion.hazard(t) * jnp.sum(losses)
+  losses = -law.log_prob(noised.gaps)
+  return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))
 
 
 def next_token_losses(

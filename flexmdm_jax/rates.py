@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from flexmdm_jax.gap_laws import Categorical, GapLaw
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.vocab import Vocab
 
@@ -27,11 +28,18 @@ class Prediction(NamedTuple):
       where there can be none.
     gap_logits: unnormalised log-law of that number (0, 1, ..., C-1), where a
       head gives it.
+    gap_law: law of that number in another form, where a head gives it.
   """
 
   token_logits: Float[Array, "*b L V"]
   log_gaps: Float[Array, "*b L+1"]
   gap_logits: Float[Array, "*b L+1 C"] | None = None
+  gap_law: GapLaw | None = None
+
+  @property
+  def law(self) -> GapLaw | None:
+    """The law of the missing tokens, in whichever form it was given."""
+    return _law(self.gap_logits, self.gap_law)
 
 
 class Features(NamedTuple):
@@ -49,6 +57,7 @@ class Features(NamedTuple):
     log_gaps: as in `Prediction`.
     gap_logits: as in `Prediction`.
     adapter: the low-rank update, if there is one.
+    gap_law: as in `Prediction`.
   """
 
   hidden: Float[Array, "*b L D"]
@@ -57,6 +66,12 @@ class Features(NamedTuple):
   log_gaps: Float[Array, "*b L+1"]
   gap_logits: Float[Array, "*b L+1 C"] | None = None
   adapter: tuple[Float[Array, "*b L r"], Float[Array, "r V"]] | None = None
+  gap_law: GapLaw | None = None
+
+  @property
+  def law(self) -> GapLaw | None:
+    """As in `Prediction`."""
+    return _law(self.gap_logits, self.gap_law)
 
   def token_logits(self) -> Float[Array, "*b L V"]:
     """The token logits, float32."""
@@ -71,7 +86,15 @@ class Features(NamedTuple):
 
   def prediction(self) -> Prediction:
     """The `Prediction`, with float32 logits at every position."""
-    return Prediction(self.token_logits(), self.log_gaps, self.gap_logits)
+    return Prediction(
+      self.token_logits(), self.log_gaps, self.gap_logits, self.gap_law
+    )
+
+
+def _law(gap_logits, gap_law):
+  if gap_law is None and gap_logits is not None:
+    return Categorical(gap_logits)
+  return gap_law
 
 
 @runtime_checkable

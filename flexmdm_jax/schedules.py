@@ -17,6 +17,7 @@ Source: Any-Order Flexible Length Masked Diffusion (arXiv 2509.01025), section
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,11 @@ class Schedule(abc.ABC):
     s, u = _f32(s), _f32(u)
     left = self.survival(u) / jnp.maximum(self.survival(s), _TINY)
     return jnp.where(u >= 1.0, 1.0, jnp.clip(1.0 - left, 0.0, 1.0))
+
+  @property
+  def breaks(self) -> tuple[float, ...]:
+    """Times inside (0, 1) at which the schedule starts or ends; mostly none."""
+    return ()
 
   def integrated_hazard(self, s, u) -> Float[Array, "*s"]:
     """Integral of the hazard over (s, u], `-log P(no event in (s, u])`.
@@ -321,17 +327,111 @@ class Immediate(Schedule):
     return jnp.zeros(jnp.broadcast_shapes(jnp.shape(s), jnp.shape(u)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Window(Schedule):
+  """Another schedule played between two times; no event lies outside them.
+
+  What orders the two moves of a path: with an insertion that ends before the
+  unmasking begins, the length is decided first (`paths.lengths_first`).
+
+  Attributes:
+    schedule: the schedule, on a clock that runs from 0 at `begin` to 1 at
+      `end`.
+    begin: time of its start.
+    end: time of its end; from then on every event has happened, and the
+      hazard is 0.
+
+  Raises:
+    InputError: not 0 <= begin < end <= 1.
+  """
+
+  schedule: Schedule
+  begin: float
+  end: float
+
+  def __post_init__(self):
+    numbers = all(isinstance(x, (int, float)) for x in (self.begin, self.end))
+    if not (numbers and 0 <= self.begin < self.end <= 1):
+      raise InputError(
+        f"Window.begin={self.begin!r} and Window.end={self.end!r} must be"
+        " times with 0 <= begin < end <= 1."
+      )
+
+  @property
+  def breaks(self):
+    inner = [self._time(x) for x in self.schedule.breaks]
+    ends = {self.begin, self.end, *inner}
+    return tuple(sorted(x for x in ends if 0 < x < 1))
+
+  def _clock(self, t) -> Float[Array, "*s"]:
+    # Counted from the nearer end, so that neither loses digits.
+    length = self.end - self.begin
+    rest = jnp.clip((self.end - _f32(t)) / length, 0.0, 1.0)
+    gone = jnp.clip((_f32(t) - self.begin) / length, 0.0, 1.0)
+    return jnp.where(gone < 0.5, gone, 1.0 - rest)
+
+  def alpha(self, t):
+    return self.schedule.alpha(self._clock(t))
+
+  def survival(self, t):
+    return self.schedule.survival(self._clock(t))
+
+  def derivative(self, t):
+    inside = (self.begin <= _f32(t)) & (_f32(t) < self.end)
+    slope = self.schedule.derivative(self._clock(t)) / (self.end - self.begin)
+    return jnp.where(inside, slope, 0.0)
+
+  def hazard(self, t):
+    inside = (self.begin <= _f32(t)) & (_f32(t) < self.end)
+    rate = self.schedule.hazard(self._clock(t)) / (self.end - self.begin)
+    return jnp.where(inside, rate, 0.0)
+
+  def jump(self, s, u):
+    # Past the end nothing is left that could happen.
+    ended = (_f32(s) >= self.end) & (_f32(u) < 1.0)
+    jump = self.schedule.jump(self._clock(s), self._clock(u))
+    return jnp.where(ended, 0.0, jump)
+
+  def integrated_hazard(self, s, u):
+    return self.schedule.integrated_hazard(self._clock(s), self._clock(u))
+
+  def inverse(self, a):
+    return self._time(self.schedule.inverse(a))
+
+  def inverse_survival(self, q):
+    return self._time(self.schedule.inverse_survival(q))
+
+  def _time(self, clock):
+    return self.begin + (self.end - self.begin) * clock
+
+
 _BY_NAME = {
   cls.__name__.lower(): cls
-  for cls in (Linear, Sine, Cosine, Polynomial, Power, Geometric, Immediate)
+  for cls in (
+    Linear,
+    Sine,
+    Cosine,
+    Polynomial,
+    Power,
+    Geometric,
+    Immediate,
+    Window,
+  )
 }
 
 
 def to_config(schedule: Schedule) -> dict:
   """A JSON-ready description, `{"name": ..., **parameters}`."""
+  parameters = {
+    field.name: getattr(schedule, field.name)
+    for field in dataclasses.fields(schedule)
+  }
   return {
     "name": type(schedule).__name__.lower(),
-    **dataclasses.asdict(schedule),
+    **{
+      name: to_config(value) if isinstance(value, Schedule) else value
+      for name, value in parameters.items()
+    },
   }
 
 
@@ -344,7 +444,10 @@ def from_config(config) -> Schedule:
   Raises:
     InputError: unknown name, or parameters that are not the schedule's.
   """
-  parameters = dict(config)
+  parameters = {
+    name: from_config(value) if isinstance(value, Mapping) else value
+    for name, value in config.items()
+  }
   name = parameters.pop("name", None)
   if name not in _BY_NAME:
     raise InputError(
@@ -357,6 +460,44 @@ def from_config(config) -> Schedule:
       f" {sorted(parameters)}."
     )
   return _BY_NAME[name](**parameters)
+
+
+def parse(text: str) -> Schedule:
+  """Reads a schedule as commands take it: a name, then its numbers.
+
+  Args:
+    text: "linear", "power:4", "geometric:10:0.01"; a trailing "@begin-end"
+      plays it in that window, as in "power:2@0-0.5".
+
+  Raises:
+    InputError: unknown name, a number that is none, too many or too few.
+  """
+  body, _, window = text.partition("@")
+  name, *numbers = body.split(":")
+  try:
+    numbers = [float(number) for number in numbers]
+    window = [float(number) for number in window.split("-")] if window else []
+  except ValueError as error:
+    raise InputError(
+      f"schedule {text!r} has a parameter that is no number: write it as"
+      " 'power:4' or 'power:2@0-0.5'."
+    ) from error
+  fields = dataclasses.fields(_BY_NAME[name]) if name in _BY_NAME else ()
+  if name == "window" or len(numbers) != len(fields):
+    fields = [field.name for field in fields]
+    raise InputError(
+      f"schedule {text!r} has {len(numbers)} numbers, but {name!r} takes"
+      f" {fields}: a window is written as '{body}@0-0.5'."
+    )
+  parameters = zip((field.name for field in fields), numbers, strict=True)
+  schedule = from_config({"name": name, **dict(parameters)})
+  if not window:
+    return schedule
+  if len(window) != 2:
+    raise InputError(
+      f"schedule {text!r}: a window is two times, as in '{body}@0-0.5'."
+    )
+  return Window(schedule, *window)
 
 
 def _require_positive(name: str, value: float) -> None:

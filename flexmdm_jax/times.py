@@ -25,18 +25,28 @@ class Times(NamedTuple):
 
 
 def importance_times(
-  u: Float[Array, "*b"], exponent: float = EXPONENT
+  u: Float[Array, "*b"],
+  exponent: float = EXPONENT,
+  breaks: tuple[float, ...] = (),
 ) -> Times:
   """The times at which a uniform variable `u` lands, with their weights.
 
   Args:
     u: quantiles in [0, 1).
     exponent: density of the times near 1; 1 leaves them uniform.
+    breaks: times inside (0, 1), ascending, at which a schedule ends; each piece
+      between two has as many times, denser towards its own end.
   """
+  ends = jnp.array([0.0, *breaks, 1.0], jnp.float32)
+  pieces = len(breaks) + 1
+  piece = jnp.floor(u * pieces).astype(jnp.int32)
+  begin, length = ends[piece], (ends[piece + 1] - ends[piece])
+  within = u * pieces - piece.astype(jnp.float32)
   # Rounding must not let a time reach 1, where nothing is left to predict.
-  rest = jnp.maximum(1.0 - u, 2.0 ** (-24 / max(exponent, 1.0)))
+  rest = jnp.maximum(1.0 - within, 2.0 ** (-24 / max(exponent, 1.0)))
   return Times(
-    t=1.0 - rest**exponent, weight=exponent * rest ** (exponent - 1.0)
+    t=begin + length * (1.0 - rest**exponent),
+    weight=pieces * length * exponent * rest ** (exponent - 1.0),
   )
 
 

@@ -10,6 +10,7 @@ import flexmdm_jax as fm
 from flexmdm_jax import schedules
 from flexmdm_jax.losses import mask_nats_in_chunks
 from flexmdm_jax.rates import Features
+from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import Diffusion
 
 B, L, D, R = 4, 10, 6, 2
@@ -64,7 +65,9 @@ def batch():
 
 
 def loss(params, chunk, targets, dense=False):
-  objective = Diffusion(INTERPOLANT, VOCAB, targets, loss_chunk=chunk)
+  objective = Diffusion(
+    PathStates(INTERPOLANT), VOCAB, targets, loss_chunk=chunk
+  )
   drawn = objective.draw(jax.random.key(2), B)
   denoiser = Linear(params)
   terms = objective.terms(
@@ -128,7 +131,7 @@ def test_small_models_take_one_chunk():
 @pytest.mark.parametrize("chunk", [0, -1])
 def test_chunk_below_one_is_refused(chunk):
   with pytest.raises(fm.InputError, match=r"train\.loss_chunk"):
-    Diffusion(INTERPOLANT, VOCAB, loss_chunk=chunk)
+    Diffusion(PathStates(INTERPOLANT), VOCAB, loss_chunk=chunk)
 
 
 def test_gradients_of_half_precision_matrices_keep_their_type():

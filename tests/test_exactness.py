@@ -364,7 +364,7 @@ class Spoiled:
   exact: exact.Denoiser
 
   def __call__(self, tokens, length, t):
-    token_logits, log_gaps, _ = self.exact(tokens, length, t)
+    token_logits, log_gaps, *_ = self.exact(tokens, length, t)
     more = jnp.log(0.2 * (1 - t))[:, None]
     return fm.Prediction(0.7 * token_logits, jnp.logaddexp(log_gaps, more))
 

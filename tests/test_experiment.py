@@ -14,7 +14,7 @@ from experiments.configs import (
   maze_41,
   maze_quickstart,
 )
-from flexmdm_jax import schedules
+from flexmdm_jax import paths, schedules
 from flexmdm_jax.dryrun.report import ShapesOnly, experiment_without_data
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import (
@@ -22,6 +22,7 @@ from flexmdm_jax.experiment import (
   abstract_params,
   num_parameters,
 )
+from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import partition
 from flexmdm_jax.vocab import Vocab
 
@@ -80,6 +81,8 @@ def test_schedule_and_its_parameters_are_overridden_apart():
     ("train", "ema_decay", 1.0, "ema_decay=1.0"),
     ("sampler", "steps", 0, "steps=0"),
     ("insertion", "exponent", -1.0, "must be a positive"),
+    ("train", "gap_loss", "huber", "gap_loss='huber'"),
+    ("train", "states", {"law": "free"}, "law='free' is unknown"),
     ("unmasking", "low", 1.0, "takes the parameters"),
   ],
 )
@@ -88,6 +91,83 @@ def test_settings_that_do_not_fit_are_named(section, key, value, message):
   config[section][key] = value
   with pytest.raises(InputError, match=message):
     Experiment.from_config(config)
+
+
+def mixed(**changes):
+  config = settings()
+  states = {**config["train"]["states"], **base.curriculum(), **changes}
+  config["train"]["states"] = states
+  return config
+
+
+def test_curriculum_is_in_shares_of_the_run():
+  config = mixed(at=(0.25, 0.5), full=(0.9, 0.4), blank=(0.1, 0.1))
+  law = Experiment.from_config(config).objective.states
+  assert law.steps == (250, 500)
+  assert law.full == (0.9, 0.4)
+  assert law.insertion == schedules.Power(3.0)
+  # A fixed-length baseline has no gaps to open.
+  config["method"] = "mdm"
+  assert isinstance(Experiment.from_config(config).objective.states, PathStates)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(at=(0.5, 1.5)), "cannot be longer than the run"),
+    (dict(at=(-0.1, 0.5)), r"at=\(-0.1, 0.5\)"),
+    (dict(full=(0.95, 0.5)), "sum to at most 1"),
+    (dict(share=0.5), "unknown setting 'share'"),
+  ],
+)
+def test_bad_curricula_are_refused(changes, message):
+  with pytest.raises(InputError, match=message):
+    Experiment.from_config(mixed(**changes))
+
+
+def test_path_is_the_configs_or_the_trained_one():
+  experiment = Experiment.from_config(settings())
+  assert experiment.path is experiment.interpolant
+  first = Experiment.from_config(settings(path="lengths_first"))
+  assert first.path == paths.lengths_first()
+  assert first.with_path("trained").path == first.interpolant
+  assert first.with_path(None) is first
+  baseline = Experiment.from_config(
+    settings(path="lengths_first", method="mdm")
+  )
+  assert baseline.path is baseline.interpolant
+  with pytest.raises(InputError, match="needs a model that inserts"):
+    baseline.with_path("lengths_first")
+  with pytest.raises(InputError, match="path='shortest'"):
+    Experiment.from_config(settings(path="shortest"))
+
+
+def test_a_flexmdm_goes_on_from_an_mdm(tmp_path):
+  def tiny(**changes):
+    config = settings(**changes)
+    config["data"].update(folder=str(tmp_path), num_train=50, num_eval=5)
+    config["model"].update(
+      hidden_size=16, num_layers=1, num_heads=2, cond_size=8
+    )
+    config["train"].update(num_steps=2, batch_size=8)
+    config["optimizer"].update(warmup_steps=0)
+    return Experiment.from_config(config)
+
+  mdm, folder = tiny(method="mdm"), tmp_path / "mdm"
+  mdm.train(folder, progress=False)
+  _, denoiser = mdm.restore(folder)
+  experiment = tiny(pretrained=str(folder))
+  step = experiment.with_weights(experiment.train_step())
+  params = jax.device_get(step.init(jax.random.key(1)).params)
+  gap_head = params.pop("gap_head")
+  assert gap_head["out"]["bias"][0] == -1.0
+  jax.tree.map(
+    np.testing.assert_array_equal, params, jax.device_get(denoiser.params)
+  )
+  wider = tiny(pretrained=str(folder))
+  wider = dataclasses.replace(wider, model=wider.model.clone(hidden_size=32))
+  with pytest.raises(InputError, match="give both runs one"):
+    wider.with_weights(wider.train_step()).init(jax.random.key(1))
 
 
 def test_missing_key_is_named():

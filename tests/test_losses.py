@@ -9,6 +9,7 @@ import pytest
 
 import flexmdm_jax as fm
 from flexmdm_jax import losses, schedules
+from flexmdm_jax.gap_laws import Categorical
 
 LINEAR = fm.JointInterpolant(schedules.Linear(), schedules.Linear())
 elbo_terms = jax.jit(fm.elbo_terms, static_argnums=3)
@@ -167,16 +168,33 @@ def test_mdm_has_no_insertion_term():
 def test_gap_law_by_hand():
   # Counts 0, 1, 2 with probabilities 1/4, 1/4, 1/2; the counts are 2, 0, 1.
   logits = jnp.tile(jnp.log(jnp.array([1.0, 1.0, 2.0])), (6, 1))
-  term = losses.gap_law_term(logits, NOISED, T, LINEAR)
-  assert float(term) == pytest.approx(4 * (math.log(2) + 2 * math.log(4)))
+  nats = losses.gap_law_nats(Categorical(logits), NOISED)
+  assert float(nats) == pytest.approx(math.log(2) + 2 * math.log(4))
 
 
 def test_gap_law_scores_what_it_cannot_count_as_its_last_count():
   noised = NOISED._replace(gaps=jnp.array([9, 0, 1, 0, 0, 0]))
   logits = jnp.tile(jnp.log(jnp.array([1.0, 3.0])), (6, 1))
-  term = losses.gap_law_term(logits, noised, T, LINEAR)
-  expected = 4 * (2 * math.log(4 / 3) + math.log(4))
-  assert float(term) == pytest.approx(expected)
+  nats = losses.gap_law_nats(Categorical(logits), noised)
+  assert float(nats) == pytest.approx(2 * math.log(4 / 3) + math.log(4))
+
+
+def test_damped_gaps_have_the_same_zero_and_a_bounded_gradient():
+  gaps = jnp.array([0, 1, 3, 100, 7, 2])
+  noised = NOISED._replace(gaps=gaps, open_gaps=jnp.ones(6, bool))
+
+  def gradient(log_gaps):
+    return jax.grad(lambda x: losses.gap_nats(x, noised, damped=True))(log_gaps)
+
+  truth = jnp.log(jnp.maximum(gaps, 1e-6).astype(jnp.float32))
+  np.testing.assert_allclose(gradient(truth), 0.0, atol=1e-5)
+  guess = jnp.log(jnp.array([1.0, 2.0, 30.0, 1.0, 7000.0, 0.5]))
+  y = jnp.exp(guess)
+  np.testing.assert_allclose(
+    gradient(guess), (y - gaps.astype(jnp.float32)) / (1 + y), rtol=1e-5
+  )
+  # Twice a gap of 100 weighs as twice a gap of 1, within a factor of two.
+  assert abs(gradient(truth + jnp.log(2.0))[3]) < 1
 
 
 def test_losses_are_float32_for_bfloat16_predictions():
@@ -187,5 +205,5 @@ def test_losses_are_float32_for_bfloat16_predictions():
   assert terms.unmask.dtype == terms.insert.dtype == jnp.float32
   # Summed in float32: bfloat16 would round 4 log 6 at the third digit.
   assert float(terms.unmask) == pytest.approx(4 * math.log(6))
-  term = losses.gap_law_term(half.gap_logits, NOISED, T, LINEAR)
+  term = losses.gap_law_nats(half.law, NOISED)
   assert term.dtype == jnp.float32

@@ -1,17 +1,23 @@
-"""One update of the training step, by the loss's targets."""
+"""One update of the training step, and what each addition to it costs."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import shapes
-from experiments.benchmarks.timing import median_seconds
+from experiments.benchmarks.timing import compare, median_seconds
 from flexmdm_jax.experiment import num_parameters
-from flexmdm_jax.training.objectives import TARGETS, Diffusion
+from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.states import MixedStates, PathStates
+from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules, make_mesh
 from flexmdm_jax.training.step import make_train_step
+
+# More steps than are timed.
+_NEVER = 1_000_000
 
 
 def measure(
@@ -21,7 +27,10 @@ def measure(
   batch_size: int | None,
   repeats: int,
 ) -> dict[str, Any]:
-  """Times an update on full-length random sequences.
+  """Times updates on full-length random sequences, in turns.
+
+  The base is the paper's training, "sampled"; each variant has one addition
+  more, and is timed in turns with the base.
 
   Args:
     shape: see `shapes.make_model`.
@@ -39,14 +48,39 @@ def measure(
     open_gaps=jnp.ones((B, L + 1), bool),
   )
 
-  def step_seconds(targets):
+  gap_head = getattr(model, "gap_head", None)
+  path = Diffusion(PathStates(shapes.INTERPOLANT), model.vocab)
+  aligned = dataclasses.replace(path, targets="aligned")
+  mixed = dataclasses.replace(
+    path, states=MixedStates(shapes.INTERPOLANT), gap_loss="damped"
+  )
+  # What is compared: the network, the objective, and what it measures beside.
+  variants = {
+    "sampled": (model, path, _NEVER),
+    "aligned": (model, aligned, _NEVER),
+    "mixed": (model, mixed, _NEVER),
+    "mixed, bound at every step": (model, mixed, 1),
+    **{
+      f"gap_head={head}": (model.clone(gap_head=head), path, _NEVER)
+      for head in ("log_rate", "binned", "negative_binomial")
+      if head != gap_head
+    },
+  }
+  if isinstance(model, DiT):
+    for kind in ("input", "blocks"):
+      clone = model.clone(neighbours=kind)
+      variants[f"neighbours={kind}"] = (clone, path, _NEVER)
+
+  def runner(model, objective, bound_every):
     train_step = make_train_step(
       model,
       Rules(),
       make_mesh(),
       optimizer=make_optimizer(OptimizerConfig(10_000)),
-      objective=Diffusion(shapes.INTERPOLANT, model.vocab, targets),
+      objective=objective,
       batch_size=B,
+      report_every=_NEVER,
+      bound_every=bound_every,
     )
     placed = jax.device_put(batch, train_step.batch_sharding)
     state = train_step.init(jax.random.key(0))
@@ -56,14 +90,19 @@ def measure(
       state, metrics = train_step.update(state, placed)
       return metrics
 
-    return median_seconds(run, repeats)
+    return run
 
-  seconds = {targets: step_seconds(targets) for targets in TARGETS}
+  base = runner(*variants.pop("sampled"))
+  seconds, ratios = {"sampled": median_seconds(base, repeats)}, {}
+  for name, variant in variants.items():
+    pair = compare({"base": base, name: runner(*variant)}, repeats)
+    seconds[name], ratios[name] = pair[name], pair[name] / pair["base"]
   return dict(
     parameters=num_parameters(model),
     batch_size=B,
     max_length=L,
+    gap_head=gap_head,
     step_seconds=seconds,
-    aligned_over_sampled=seconds["aligned"] / seconds["sampled"],
+    over_sampled=ratios,
     tokens_per_second=B * L / seconds["sampled"],
   )

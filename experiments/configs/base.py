@@ -16,9 +16,14 @@ def get_config() -> config_dict.ConfigDict:
     data=dict(folder="~/.cache/flexmdm_jax"),
     insertion=schedule("power", exponent=1.7),
     unmasking=schedule("power", exponent=2.89),
+    # The schedules of sampling and of the likelihood's bound, which any model
+    # may have of its own: "lengths_first", or an insertion and an unmasking
+    # schedule as in "power:4,power:1"; None: those above, of its training.
+    path=placeholder(str),
     # A fixed-length baseline's, whose tokens are all inserted at time 0.
     mdm_unmasking=schedule("linear"),
-    # Folder of converted weights to start from; from random ones without.
+    # What to start from: a folder of converted weights, or the work directory
+    # of another run, such as an MDM's; from random values without.
     pretrained=placeholder(str),
     model=dict(
       hidden_size=768,
@@ -31,6 +36,10 @@ def get_config() -> config_dict.ConfigDict:
       dtype="bfloat16",
       remat=False,
       attention=placeholder(str),
+      # "input" or "blocks"; see flexmdm_jax/models/dit.py.
+      neighbours=placeholder(str),
+      # Blocks in one turn of their loop; on a CPU all of them are faster.
+      unroll=1,
     ),
     optimizer=dict(
       learning_rate=3e-4,
@@ -51,7 +60,25 @@ def get_config() -> config_dict.ConfigDict:
       ema_decay=0.9999,
       # "sampled" or "aligned"; see flexmdm_jax/training/objectives.py.
       targets="sampled",
+      # "phi" or "damped"; see there too.
+      gap_loss="phi",
+      # What the model is trained on: "path", the states of the schedules at
+      # times of density time_exponent near 1; or "mixed", with all that is
+      # below it; see flexmdm_jax/states.py.
       time_exponent=2.0,
+      states=dict(
+        law="path",
+        insertion=schedule("power", exponent=3.0),
+        mask_exponent=1.0,
+        # The curriculum: at these points of the run (shares of num_steps),
+        # these shares of rows that lack nothing (full) and of rows of masks
+        # only (blank); two points alike make a jump.
+        at=(0.0,),
+        full=(0.3,),
+        blank=(0.05,),
+      ),
+      # Steps between measurements of the bound, where the loss is none.
+      bound_every=10,
       # Positions of a row whose logits are made at once; None: by their size.
       loss_chunk=placeholder(int),
       report_every=100,
@@ -77,6 +104,27 @@ def get_config() -> config_dict.ConfigDict:
       top_p=1.0,
       time_exponent=1.0,
     ),
+  )
+
+
+def curriculum(
+  opens: float = 0.6, full: float = 0.5, blank: float = 0.1
+) -> dict:
+  """The `train.states` of a model that first learns as an MDM.
+
+  Until then, nine rows in ten lack no token, and one is of masks only, from
+  which the length is learned; then the gaps open in the rest.
+
+  Args:
+    opens: the share of the run until then.
+    full: share of rows without gaps from then on.
+    blank: share of rows of masks only, throughout.
+  """
+  return dict(
+    law="mixed",
+    at=(opens, opens),
+    full=(1.0 - blank, full),
+    blank=(blank, blank),
   )
 
 

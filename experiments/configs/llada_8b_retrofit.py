@@ -47,7 +47,10 @@ def get_config():
     num_steps=100_000,
     batch_size=128,
     targets="aligned",
+    gap_loss="damped",
     checkpoint_every=1000,
   )
+  # The checkpoint is a masked diffusion model already: its gaps open at once.
+  config.train.states.update(base.curriculum(opens=0.0, full=0.3))
   config.mesh.layout = "fsdp"
   return config

@@ -21,17 +21,28 @@ def get_config():
   config.data.update(
     base.text_data(max_length=64, buckets=(16, 32, 64), merges=1024)
   )
+  config.path = "lengths_first"
   config.model.update(
-    hidden_size=96, num_layers=3, num_heads=4, cond_size=48, dtype="float32"
+    hidden_size=96,
+    num_layers=3,
+    num_heads=4,
+    cond_size=48,
+    gap_head="binned",
+    neighbours="input",
+    unroll=3,
+    dtype="float32",
   )
-  config.optimizer.update(learning_rate=1e-3, warmup_steps=100, b2=0.99)
+  config.optimizer.update(learning_rate=3e-3, warmup_steps=100, b2=0.99)
   config.train.update(
-    num_steps=1500,
+    num_steps=10_000,
     batch_size=32,
     ema_decay=0.999,
     targets="aligned",
+    gap_loss="damped",
     report_every=50,
-    checkpoint_every=500,
+    checkpoint_every=1000,
+    keep=10,
   )
+  config.train.states.update(base.curriculum())
   config.sampler.update(steps=64)
   return config

@@ -3,16 +3,20 @@
 Importing this takes seconds (tensorflow_datasets); it needs no TensorFlow.
 """
 
+import abc
 import contextlib
 import dataclasses
 import io
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from flexmdm_jax.data import brackets, mazes
+from flexmdm_jax.data.markov import MarkovLanguage
 from flexmdm_jax.data.splits import SPLITS, require_split
 from flexmdm_jax.errors import InputError
 
@@ -83,6 +87,49 @@ class BracketConfig(tfds.core.BuilderConfig):
     self.name = (
       f"kinds{self.kinds}_seed{self.seed}"
       f"_train{self.num_train}_eval{self.num_eval}"
+    )
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class MarkovConfig(tfds.core.BuilderConfig):
+  """Settings of `Markov`; the name, and so the folder, follows from them.
+
+  Attributes:
+    symbols, phases, mean_length, max_length: of the `MarkovLanguage`.
+    seed: of the language, and of the draws.
+    num_train: training sequences.
+    num_eval: validation sequences, and test sequences.
+
+  Raises:
+    InputError: a number is out of range.
+  """
+
+  name: str = dataclasses.field(default="", init=False)
+  symbols: int = 8
+  phases: int = 4
+  mean_length: float = 40.0
+  max_length: int = 96
+  seed: int = 0
+  num_train: int = 100_000
+  num_eval: int = 1000
+
+  def __post_init__(self):
+    _require_positive(self, "num_train", "num_eval")
+    self.language()  # raises likewise
+    self.name = (
+      f"symbols{self.symbols}_phases{self.phases}"
+      f"_mean{float(self.mean_length)}_length{self.max_length}"
+      f"_seed{self.seed}_train{self.num_train}_eval{self.num_eval}"
+    )
+
+  def language(self) -> MarkovLanguage:
+    """The law of all the sequences."""
+    return MarkovLanguage(
+      symbols=self.symbols,
+      phases=self.phases,
+      mean_length=self.mean_length,
+      max_length=self.max_length,
+      seed=self.seed,
     )
 
 
@@ -177,31 +224,69 @@ class Mazes(_SyntheticBuilder):
     self.info.metadata["skipped"][split] = plans.skipped
 
 
-class Brackets(_SyntheticBuilder):
-  """Balanced words of brackets; records hold `tokens` int32[n]."""
+class _SequenceBuilder(_SyntheticBuilder):
+  """Sequences and nothing else; records hold `tokens` int32[n].
+
+  Attributes:
+    about: what `DatasetInfo` tells in words.
+  """
+
+  about: ClassVar[Mapping[str, str]]
+
+  @abc.abstractmethod
+  def _sequences(self, split: str, count: int) -> Iterable[np.ndarray]:
+    """The `count` sequences of a split, int32[n] each."""
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
       builder=self,
-      description="Balanced words of brackets of several kinds.",
-      homepage="https://arxiv.org/abs/2509.01025",
-      citation=_SOURCE,
       features=tfds.features.FeaturesDict(
         {"tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32)}
       ),
+      **self.about,
     )
 
   def _split_generators(self, dl_manager):
     return {split: self._generate_examples(split) for split in SPLITS}
 
   def _generate_examples(self, split: str):
+    count = _count(self.builder_config, split)
+    for key, tokens in enumerate(self._sequences(split, count)):
+      yield key, {"tokens": tokens}
+
+
+class Brackets(_SequenceBuilder):
+  """Balanced words of brackets; records hold `tokens` int32[n]."""
+
+  about: ClassVar = dict(
+    description="Balanced words of brackets of several kinds.",
+    homepage="https://arxiv.org/abs/2509.01025",
+    citation=_SOURCE,
+  )
+
+  def _sequences(self, split, count):
     config = self.builder_config
     words = brackets.words(split, config.seed, config.kinds)
-    for key, word in zip(range(_count(config, split)), words, strict=False):
-      yield key, {"tokens": word}
+    return itertools.islice(words, count)
 
 
-def _count(config: MazeConfig | BracketConfig, split: str) -> int:
+class Markov(_SequenceBuilder):
+  """Sequences of a hidden Markov language; records hold `tokens` int32[n].
+
+  Splits are independent draws, so that each has the law of the language. They
+  may share short sequences: apart by content, none would have that law.
+  """
+
+  about: ClassVar = dict(description="Sequences of a hidden Markov language.")
+
+  def _sequences(self, split, count):
+    # Seed 0 is left to `MarkovLanguage.entropy`.
+    return self.builder_config.language().draw(count, 1 + SPLITS.index(split))
+
+
+def _count(
+  config: MazeConfig | BracketConfig | MarkovConfig, split: str
+) -> int:
   return config.num_train if split == "train" else config.num_eval
 
 
@@ -213,7 +298,7 @@ def prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
   processes at once the first to finish wins.
 
   Args:
-    builder: a `Mazes` or `Brackets`.
+    builder: a `Mazes`, `Brackets` or `Markov`.
 
   Raises:
     InputError: the folder cannot be written or is damaged, or hardly any

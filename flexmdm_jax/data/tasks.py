@@ -96,34 +96,28 @@ class MazeTask(Task):
     )
 
 
-class BracketTask(Task):
-  """Balanced brackets, from nothing."""
+class _SequenceTask(Task):
+  """Unconditional sequences that a builder prepares.
+
+  A subclass sets `vocab`, and `_make_builder`, which takes `data_dir`.
+  """
 
   methods = ("flexmdm", "mdm", "autoregressive")
+  _make_builder: Callable[..., Any]
 
   def __init__(self, method: str, data: Mapping[str, Any]):
-    from flexmdm_jax.data import builders
-
     self.method = require_method(method, self.methods)
     self._data = dict(data)
-    self._config = builders.BracketConfig(
-      kinds=data["kinds"],
-      seed=data["data_seed"],
-      num_train=data["num_train"],
-      num_eval=data["num_eval"],
-    )
-    self.vocab = brackets.bracket_vocab(data["kinds"])
-    self.max_length = self.layout.max_length
+
+  @property
+  def max_length(self):
+    return self.layout.max_length
 
   def records(self, split):
     from flexmdm_jax.data import builders
 
-    return builders.prepared_split(
-      builders.Brackets(
-        config=self._config, data_dir=data_folder(self._data["folder"])
-      ),
-      split,
-    )
+    folder = data_folder(self._data["folder"])
+    return builders.prepared_split(self._make_builder(data_dir=folder), split)
 
   @functools.cached_property
   def layout(self):
@@ -136,9 +130,52 @@ class BracketTask(Task):
     return stack_start([self.layout.start() for _ in records])
 
 
+class BracketTask(_SequenceTask):
+  """Balanced brackets, from nothing."""
+
+  def __init__(self, method: str, data: Mapping[str, Any]):
+    from flexmdm_jax.data import builders
+
+    super().__init__(method, data)
+    config = builders.BracketConfig(
+      kinds=data["kinds"],
+      seed=data["data_seed"],
+      num_train=data["num_train"],
+      num_eval=data["num_eval"],
+    )
+    self._make_builder = functools.partial(builders.Brackets, config=config)
+    self.vocab = brackets.bracket_vocab(data["kinds"])
+
+
+class MarkovTask(_SequenceTask):
+  """A hidden Markov language, from nothing.
+
+  Attributes:
+    language: the law of the sequences.
+  """
+
+  def __init__(self, method: str, data: Mapping[str, Any]):
+    from flexmdm_jax.data import builders
+
+    super().__init__(method, data)
+    config = builders.MarkovConfig(
+      symbols=data["symbols"],
+      phases=data["phases"],
+      mean_length=data["mean_length"],
+      max_length=data["max_length"],
+      seed=data["seed"],
+      num_train=data["num_train"],
+      num_eval=data["num_eval"],
+    )
+    self._make_builder = functools.partial(builders.Markov, config=config)
+    self.language = config.language()
+    self.vocab = self.language.vocab
+
+
 _TASKS: dict[str, Callable[[str, Mapping[str, Any]], Task]] = {
   "mazes": MazeTask,
   "brackets": BracketTask,
+  "markov": MarkovTask,
   "text": TextTask,
   "gsm8k": FineTuneTask,
   "code": FineTuneTask,

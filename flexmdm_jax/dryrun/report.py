@@ -14,13 +14,12 @@ from flexmdm_jax.dryrun import hlo, roofline
 from flexmdm_jax.dryrun.devices import Topology
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import Experiment, boxed_params
-from flexmdm_jax.interpolant import JointInterpolant, draw_times
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.sampling.sampler import sample
 from flexmdm_jax.sampling.start import empty_start
-from flexmdm_jax.times import stratified_times
 from flexmdm_jax.training import partition
+from flexmdm_jax.training.objectives import Autoregressive
 from flexmdm_jax.training.sharding import make_mesh, tree_shardings
 from flexmdm_jax.training.step import TrainStep
 from flexmdm_jax.vocab import Vocab
@@ -78,7 +77,7 @@ def train_report(
 
   num_devices = len(topology.devices)
   mesh = dict(step.batch_sharding.mesh.shape)
-  masked = masked_share(experiment.interpolant, experiment.task.max_length)
+  masked = masked_share(experiment)
   work = roofline.work_of(experiment.model, step.abstract_params, B, masked)
   sent = hlo.collectives(compiled.as_text(), num_devices)
   predicted = roofline.predict(
@@ -154,9 +153,9 @@ def sample_report(
   def draw(key, params, start):
     return sample(
       key,
-      denoiser(experiment.model, params),
+      experiment.on_path(denoiser(experiment.model, params)),
       start,
-      experiment.interpolant,
+      experiment.path,
       task.vocab,
       experiment.sampler,
       placement=placement,
@@ -294,15 +293,22 @@ def by_kind(sent: list[hlo.Collective]) -> dict[str, float]:
   return dict(total)
 
 
-def masked_share(
-  interpolant: JointInterpolant, L: int, rows: int = 256
-) -> float:
-  """Mean share of masks among a row's tokens, at the times of training."""
+def masked_share(experiment: Experiment, rows: int = 256) -> float:
+  """Mean share of masks among a row's L positions, at the end of training.
 
-  def row(key, t):
-    inserted, unmasked = draw_times(key, interpolant, L)
-    return jnp.mean((inserted <= t) & (t < unmasked))
+  Of rows of L tokens, at the states that the model is trained on.
+  """
+  objective = experiment.objective
+  if isinstance(objective, Autoregressive):
+    return 1.0  # every position has a loss, as masks have
+  L, vocab = experiment.task.max_length, experiment.task.vocab
+  drawn = objective.draw(jax.random.key(0), rows, experiment.loop.num_steps)
+  tokens = jnp.full(L, vocab.pad)
 
-  keys = jax.random.split(jax.random.key(0), rows)
-  times = stratified_times(jax.random.key(1), rows)
-  return float(jnp.mean(jax.vmap(row)(keys, times.t)))
+  def masks(state):
+    states, none = objective.states, jnp.zeros(L, bool)
+    gaps = jnp.ones(L + 1, bool)
+    noised = states.noise(state, tokens, jnp.int32(L), vocab, none, gaps)
+    return jnp.mean(noised.masked)
+
+  return float(jnp.mean(jax.vmap(masks)(drawn)))

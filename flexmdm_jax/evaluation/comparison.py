@@ -88,11 +88,9 @@ def contend(
   scores = {
     steps: evaluate_planning(
       jax.random.key(0),
+      experiment.with_sampler(steps=steps),
       denoiser,
-      experiment.task,
       records,
-      experiment.interpolant,
-      dataclasses.replace(experiment.sampler, steps=steps),
       batch_size,
     )
     for steps in sampling_steps
@@ -178,9 +176,9 @@ def draw_trace(path: pathlib.Path, contender: Contender) -> None:
   config = dataclasses.replace(experiment.sampler, steps=max(contender.scores))
   samples = sample(
     jax.random.key(0),
-    contender.denoiser,
+    experiment.on_path(contender.denoiser),
     start,
-    experiment.interpolant,
+    experiment.path,
     experiment.task.vocab,
     config,
     trace=True,

@@ -106,13 +106,14 @@ def evaluate_likelihood(
     )
     error, calls = np.zeros_like(nats), 1
   else:
+    on_path = experiment.on_path(denoiser)
 
     def estimate(key):
       keys = jax.random.split(key, len(batches))
       return _over(
         batches,
         lambda i, *rows: _bound(
-          keys[i], denoiser, *rows, experiment.interpolant, vocab, _CALLS, kind
+          keys[i], on_path, *rows, experiment.path, vocab, _CALLS, kind
         ),
       )
 

@@ -3,7 +3,6 @@
 Source: arXiv 2509.01025, experiment "maze planning".
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +10,10 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from flexmdm_jax.data.mazes import is_solution
-from flexmdm_jax.data.tasks import MazeTask, subgoals
+from flexmdm_jax.data.tasks import subgoals
 from flexmdm_jax.evaluation.lengths import total_variation
-from flexmdm_jax.interpolant import JointInterpolant
-from flexmdm_jax.rates import Denoiser
-from flexmdm_jax.sampling.sampler import SamplerConfig, in_batches, sample
+from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.models.denoiser import ModelDenoiser
 
 
 class Planning(NamedTuple):
@@ -51,11 +49,9 @@ class Planning(NamedTuple):
 
 def evaluate_planning(
   key: Key[Array, ""],
-  denoiser: Denoiser,
-  task: MazeTask,
+  experiment: Experiment,
+  denoiser: ModelDenoiser,
   records: Sequence[Mapping[str, np.ndarray]],
-  interpolant: JointInterpolant,
-  config: SamplerConfig,
   batch_size: int = 256,
 ) -> Planning:
   """Samples one path for each problem and scores it.
@@ -65,23 +61,16 @@ def evaluate_planning(
 
   Args:
     key: a PRNG key.
-    denoiser: the model.
-    task: the maze, in the layout the model was trained in.
+    experiment: what was trained, on a maze, and how to sample.
+    denoiser: its EMA parameters.
     records: held-out problems with their true paths.
-    interpolant: the schedules the model was trained with.
-    config: how to sample.
     batch_size: problems sampled at once; changes nothing but the memory.
   """
-  draw = functools.partial(
-    sample,
-    denoiser=denoiser,
-    interpolant=interpolant,
-    vocab=task.vocab,
-    config=config,
-  )
+  task = experiment.task
   tried = []
   for name, variant in task.variants().items():
-    samples = in_batches(draw, key, variant.start(records), batch_size)
+    start = variant.start(records)
+    samples = experiment.sample(key, denoiser, start, batch_size)
     paths = variant.decode(samples.tokens, samples.length)
     tried.append(_score(task, records, paths, samples.truncated, name))
   return max(tried, key=lambda planning: planning.success)

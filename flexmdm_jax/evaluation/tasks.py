@@ -14,7 +14,7 @@ import numpy as np
 
 from flexmdm_jax.data import brackets
 from flexmdm_jax.data.splits import require_split
-from flexmdm_jax.data.tasks import BracketTask, MazeTask
+from flexmdm_jax.data.tasks import BracketTask, MarkovTask, MazeTask
 from flexmdm_jax.data.text_task import TextTask
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.generative_perplexity import (
@@ -31,6 +31,7 @@ from flexmdm_jax.evaluation.samples import (
   read_samples,
 )
 from flexmdm_jax.evaluation.scorers import Scorer
+from flexmdm_jax.evaluation.text_comparison import entropy
 from flexmdm_jax.evaluation.variance import gradient_variance
 from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.denoiser import ModelDenoiser
@@ -113,15 +114,7 @@ def evaluate(
 def maze(experiment, denoiser, records, key, *, batch_size, **_):
   """Success rate and path lengths; see `planning.Planning`."""
   _require(experiment, MazeTask, "maze", "mazes")
-  planning = evaluate_planning(
-    key,
-    denoiser,
-    experiment.task,
-    records,
-    experiment.interpolant,
-    experiment.sampler,
-    batch_size,
-  )
+  planning = evaluate_planning(key, experiment, denoiser, records, batch_size)
   return planning.summary()
 
 
@@ -224,10 +217,15 @@ def likelihood(
   batch_size,
   **_,
 ):
-  """The likelihood, or a bound on it; see `likelihood.Likelihood`."""
-  _require(
-    experiment, (BracketTask, TextTask), "likelihood", "unconditional sequences"
-  )
+  """The likelihood, or a bound on it; see `likelihood.Likelihood`.
+
+  On a hidden Markov language it also tells `entropy`, the exact mean of
+  `-log p` of the very sequences that are scored, in nats, and `nats_above`,
+  how many more nats the model needs.
+  """
+  task = experiment.task
+  kinds = (BracketTask, MarkovTask, TextTask)
+  _require(experiment, kinds, "likelihood", "unconditional sequences")
   result = evaluate_likelihood(
     key,
     experiment,
@@ -238,7 +236,11 @@ def likelihood(
     max_calls=num_times,
     batch_size=batch_size,
   )
-  return dataclasses.asdict(result)
+  report = dataclasses.asdict(result)
+  if isinstance(task, MarkovTask):
+    exact = entropy(experiment, records)
+    report |= {"entropy": exact, "nats_above": result.nats - exact}
+  return report
 
 
 def variance(experiment, denoiser, records, key, **_):

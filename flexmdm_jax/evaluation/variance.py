@@ -18,8 +18,8 @@ from jaxtyping import Array, Key
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.denoiser import ModelDenoiser
-from flexmdm_jax.times import Times
-from flexmdm_jax.training.objectives import TARGETS, Diffusion, Draws
+from flexmdm_jax.states import PathStates
+from flexmdm_jax.training.objectives import TARGETS, Diffusion
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -59,7 +59,11 @@ def gradient_variance(
   for time_key, t in zip(jax.random.split(key, len(times)), times, strict=True):
     keys = jax.random.split(time_key, len(rows))
     for kind in TARGETS:
-      objective = dataclasses.replace(experiment.objective, targets=kind)
+      objective = dataclasses.replace(
+        experiment.objective,
+        targets=kind,
+        states=PathStates(experiment.interpolant),
+      )
       variances[kind].append(_variance(keys, denoiser, rows, t, objective))
   sampled, aligned = (np.array(variances[kind]) for kind in TARGETS)
   return {
@@ -85,7 +89,7 @@ def _variance(keys, denoiser, rows, t, objective: Diffusion) -> float:
 @functools.partial(jax.jit, static_argnames="objective")
 def _add_gradient(total, squares, key, denoiser, row, t, objective):
   """Adds one row's gradient, and its square."""
-  drawn = Draws(key, Times(jnp.full(1, t), jnp.ones(1)))
+  drawn = objective.states.at(key, jnp.full(1, t))
 
   def loss(params):
     terms = objective.terms(

@@ -1,16 +1,27 @@
-"""From the outputs of a gap head to the logs of expected numbers."""
+"""From the outputs of a gap head to expected numbers and their laws."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from flexmdm_jax import gap_laws
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.gap_laws import GapLaw
 
-GAP_HEADS = ("log_rate", "softplus", "distribution", None)
+GAP_HEADS = (
+  "log_rate",
+  "softplus",
+  "distribution",
+  "binned",
+  "negative_binomial",
+  None,
+)
 # exp(15) is more tokens than any gap misses; the clamp keeps an untrained or
 # diverging head from overflowing the loss.
 _MAX_LOG_RATE = 15.0
+# Shapes from 0.007, nearly all gaps empty and few very long, to 3,000, Poisson.
+_LOG_SHAPES = (-5.0, 8.0)
 
 
 def require_known(gap_head: str | None) -> None:
@@ -21,33 +32,55 @@ def require_known(gap_head: str | None) -> None:
 
 def out_size(gap_head: str, max_length: int) -> int:
   """How many numbers the head gives for each gap."""
-  return max_length + 1 if gap_head == "distribution" else 1
+  if gap_head == "distribution":
+    return max_length + 1
+  if gap_head == "binned":
+    return len(gap_laws.bin_edges(max_length)) - 1
+  return 2 if gap_head == "negative_binomial" else 1
 
 
-def first_bias(gap_head: str) -> float:
-  """Of a new head: a log rate starts near exp(-1) tokens a gap."""
-  return -1.0 if gap_head == "log_rate" else 0.0
+def first_bias(gap_head: str, max_length: int) -> float | tuple[float, ...]:
+  """Bias of a new head: one for all its numbers, or one for each.
+
+  A log rate, a negative binomial and a binned law start near exp(-1) tokens a
+  gap, whatever max_length; the other two start at a share of max_length.
+  """
+  if gap_head == "log_rate":
+    return -1.0
+  if gap_head == "negative_binomial":
+    return (-1.0, 0.0)
+  if gap_head == "binned":
+    # The law (1 + n)^-3 has a mean of exp(-0.9986).
+    edges = gap_laws.bin_edges(max_length)
+    weight = (1.0 + np.arange(edges[-1])) ** -3
+    return tuple(np.log(np.add.reduceat(weight, edges[:-1])).tolist())
+  return 0.0
 
 
-def expected(
-  gap_head: str, out: Float[Array, "*b C"], scale: float | int
-) -> tuple[Float[Array, "*b"], Float[Array, "*b C"] | None]:
-  """A `Prediction`'s `log_gaps` and `gap_logits`.
+def predict(
+  gap_head: str,
+  out: Float[Array, "*b C"],
+  scale: float | int,
+  max_length: int,
+) -> tuple[Float[Array, "*b"], Float[Array, "*b C"] | None, GapLaw | None]:
+  """A `Prediction`'s `log_gaps`, `gap_logits` and `gap_law`.
 
   Args:
     gap_head: the head's kind.
-    out: what it gave.
+    out: what it gave, `out_size` numbers for each gap.
     scale: what a softplus is multiplied with.
+    max_length: the longest sequence, and so the largest count.
   """
   if gap_head == "distribution":
-    return log_mean(out), out
+    return gap_laws.Categorical(out).log_mean(), out, None
   if gap_head == "softplus":
-    return jnp.log(nn.softplus(out[..., 0])) + jnp.log(scale), None
-  return jnp.clip(out[..., 0], -_MAX_LOG_RATE, _MAX_LOG_RATE), None
-
-
-def log_mean(gap_logits: Float[Array, "*b C"]) -> Float[Array, "*b"]:
-  """Log of the mean of the law over 0, 1, ..., C-1."""
-  log_p = jax.nn.log_softmax(gap_logits, axis=-1)
-  counts = jnp.arange(1, gap_logits.shape[-1], dtype=jnp.float32)
-  return jax.nn.logsumexp(log_p[..., 1:] + jnp.log(counts), axis=-1)
+    return jnp.log(nn.softplus(out[..., 0])) + jnp.log(scale), None, None
+  if gap_head == "binned":
+    law = gap_laws.Binned(out, gap_laws.bin_edges(max_length))
+    return law.log_mean(), None, law
+  log_rate = jnp.clip(out[..., 0], -_MAX_LOG_RATE, _MAX_LOG_RATE)
+  if gap_head == "negative_binomial":
+    log_shape = jnp.clip(out[..., 1], *_LOG_SHAPES)
+    law = gap_laws.NegativeBinomial(log_rate, log_shape)
+    return law.log_mean(), None, law
+  return log_rate, None, None

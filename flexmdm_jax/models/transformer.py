@@ -70,7 +70,8 @@ class Transformer(nn.Module):
     mask_padding: what lies beyond a sequence, and the one position more, takes
       no part in attention. False is the public code's: a row then depends on
       how much padding follows it.
-    gap_head: as in `DiT`; None for a fixed-length MDM.
+    gap_head: as in `DiT`; "binned" and "negative_binomial" are the laws for
+      long sequences. None for a fixed-length MDM.
     gap_scale: what a softplus is multiplied with; None for max_length.
     time_group: how many blocks share a modulation by the time; None for a
       network that is not told the time.
@@ -182,9 +183,9 @@ class Transformer(nn.Module):
     x = _RMSNorm(self.norm_epsilon, self.param_dtype, name="norm")(x)
 
     matrix, adapter = self._unembed(x[:, :L], embedding)
-    log_gaps, gap_logits = self._gaps(x, L)
+    log_gaps, gap_logits, gap_law = self._gaps(x, L)
     predicted = Features(
-      x[:, :L], matrix, None, log_gaps, gap_logits, adapter=adapter
+      x[:, :L], matrix, None, log_gaps, gap_logits, adapter, gap_law
     )
     return predicted if features else predicted.prediction()
 
@@ -244,13 +245,14 @@ class Transformer(nn.Module):
     return (matrix if self.tied else own), adapter
 
   def _gaps(self, x, L):
-    """`log_gaps` and `gap_logits`."""
+    """`log_gaps`, and `gap_logits` and `gap_law` or None."""
     if self.gap_head is None:
-      return jnp.full((x.shape[0], L + 1), -jnp.inf), None
+      return jnp.full((x.shape[0], L + 1), -jnp.inf), None, None
     size = gaps.out_size(self.gap_head, self.max_length)
-    out = GapHead(size, self.gap_head, self.dtype, name="gap_head")(x)
+    bias = gaps.first_bias(self.gap_head, self.max_length)
+    out = GapHead(size, bias, self.dtype, name="gap_head")(x)
     scale = self.max_length if self.gap_scale is None else self.gap_scale
-    return gaps.expected(self.gap_head, out, scale)
+    return gaps.predict(self.gap_head, out, scale, self.max_length)
 
 
 class Block(nn.Module):
@@ -373,10 +375,10 @@ class Modulation(nn.Module):
 
 
 class GapHead(nn.Module):
-  """One or more numbers for each gap, float32."""
+  """One or more numbers for each gap, float32, that start at `first_bias`."""
 
   out_size: int
-  kind: str
+  first_bias: float | tuple[float, ...]
   dtype: Any
 
   @nn.compact
@@ -395,7 +397,7 @@ class GapHead(nn.Module):
       (size,), ("embed", "mlp"), bias=True, dtype=self.dtype, name="in"
     )(x)
     x = nn.gelu(x, approximate=False)
-    bias = nn.initializers.constant(gaps.first_bias(self.kind))
+    bias = nn.initializers.constant(jnp.array(self.first_bias))
     return nn.Dense(
       self.out_size,
       kernel_init=nn.with_logical_partitioning(_normal, ("mlp", None)),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from flexmdm_jax import gap_laws
 from flexmdm_jax.kernels.token_sample import TokenSamples, noise, ref
 
 
@@ -89,30 +90,8 @@ def bernoulli_insertions(
 def poisson_insertions(
   key: Key[Array, ""], expected: Float[Array, " G"]
 ) -> Int[Array, " G"]:
-  """Numbers of masks to insert, Poisson with the given means."""
-  # Beyond this no row has room; it keeps the draw in the range of int32.
-  return jax.random.poisson(key, jnp.minimum(expected, 1e6), dtype=jnp.int32)
+  """Numbers of masks to insert, Poisson with the given means.
 
-
-def thinned_insertions(
-  key: Key[Array, ""],
-  gap_logits: Float[Array, "G C"],
-  probability: Float[Array, ""],
-) -> Int[Array, " G"]:
-  """Numbers of masks to insert when the law of the missing tokens is known.
-
-  Each missing token is inserted by the end of the step with the same
-  probability, independently: the number is a count drawn from the law, thinned
-  binomially. Unlike a Poisson number it can never exceed what is missing.
-
-  Args:
-    key: a PRNG key.
-    gap_logits: log-law of the number of missing tokens (0, ..., C-1).
-    probability: chance that a missing token is inserted in this step.
+  For a denoiser that gives means only; a law is thinned, see `GapLaw.thin`.
   """
-  count_key, thin_key = jax.random.split(key)
-  noise = jax.random.gumbel(count_key, gap_logits.shape)
-  count = jnp.argmax(gap_logits + noise, axis=-1)
-  kept = jax.random.uniform(thin_key, gap_logits.shape) < probability
-  candidate = jnp.arange(gap_logits.shape[-1]) < count[:, None]
-  return jnp.sum(kept & candidate, axis=-1, dtype=jnp.int32)
+  return gap_laws.poisson(key, expected)

@@ -162,14 +162,17 @@ def choose(
     insertions = jax.vmap(choices.bernoulli_insertions)(
       plan.insert_keys, chance
     )
-  elif predicted.gap_logits is not None:
-    insertions = jax.vmap(choices.thinned_insertions, (0, 0, None))(
-      plan.insert_keys,
-      predicted.gap_logits.astype(jnp.float32),
-      interpolant.insertion.jump(s, u),
+  elif predicted.law is not None:
+    chance = interpolant.insertion.jump(s, u)
+    insertions = jax.vmap(lambda key, law: law.thin(key, chance))(
+      plan.insert_keys, predicted.law
     )
   else:
-    expected = interpolant.insertion.integrated_hazard(s, u) * jnp.exp(log_gaps)
+    # Each missing token is inserted with the probability `jump`. The integrated
+    # hazard, the paper's, is larger, and the rates do not fall as it inserts:
+    # a perfect denoiser of rows of 39 tokens then made 47.1 on average with 32
+    # calls, and 43.0 so.
+    expected = interpolant.insertion.jump(s, u) * jnp.exp(log_gaps)
     insertions = jax.vmap(choices.poisson_insertions)(
       plan.insert_keys, expected
     )

@@ -136,14 +136,21 @@ class Checkpointer:
       self._manager.close()
 
 
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+  """The steps of a run's checkpoints, ascending."""
+  folder = pathlib.Path(workdir).absolute() / "checkpoints"
+  return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+
 def restore_ema(
-  workdir: pathlib.Path, abstract_params: Any
+  workdir: pathlib.Path, abstract_params: Any, step: int | None = None
 ) -> tuple[int, Any, dict[str, Any]]:
   """The newest readable EMA parameters of a run, for evaluation.
 
   Args:
     workdir: the run's directory.
     abstract_params: shapes, types and shardings to restore onto.
+    step: that of the checkpoint to read; None for the newest.
 
   Returns:
     (step, parameters, the `meta` that was saved with them).
@@ -152,8 +159,8 @@ def restore_ema(
     InputError: the directory holds no readable checkpoint.
   """
   folder = pathlib.Path(workdir).absolute() / "checkpoints"
-  steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
-  for step in sorted(steps, reverse=True):
+  steps = saved_steps(workdir) if step is None else [step]
+  for step in reversed(steps):
     try:
       handler = ocp.PyTreeCheckpointHandler()
       restored = ocp.Checkpointer(handler).restore(

@@ -5,25 +5,26 @@ batch into parts changes nothing, then scores rows.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from flexmdm_jax.alignment import align
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
+from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.likelihood import next_token_nats
 from flexmdm_jax.losses import (
-  gap_law_term,
-  gap_term,
+  gap_law_nats,
+  gap_nats,
   mask_nats,
   mask_nats_in_chunks,
 )
 from flexmdm_jax.rates import Denoiser, Features, forbid_mask
-from flexmdm_jax.times import EXPONENT, Times, stratified_times
+from flexmdm_jax.states import PathStates, StateLaw, States
 from flexmdm_jax.vocab import Vocab
 
 # A batch is a dict of arrays, one row an example:
@@ -32,6 +33,7 @@ from flexmdm_jax.vocab import Vocab
 Batch = dict[str, Array]
 
 TARGETS = ("sampled", "aligned")
+GAP_LOSSES = ("phi", "damped")
 
 # Logits of a row that are made at once: 64 MiB of them.
 _ROW_LOGITS = 2**24
@@ -42,104 +44,145 @@ class Objective(Protocol):
 
   Attributes:
     names: of the terms, as metrics report them.
-    draw: `(key, B) -> tree of arrays [B, ...]`, the random part of a batch.
+    bound_names: of the terms of a likelihood bound that are worth measuring
+      beside the loss now and then; empty where the loss is a bound itself.
+    draw: `(key, B, step) -> tree of arrays [B, ...]`, the random part of a
+      batch.
     terms: `(denoiser, batch, drawn) -> {name: f32[B]}`, nats a sequence.
+    bound: `(denoiser, batch, key) -> {bound name: f32[B]}`, nats a sequence.
   """
 
   names: tuple[str, ...]
-  draw: Callable[[Key[Array, ""], int], Any]
+  bound_names: tuple[str, ...]
+  draw: Callable[[Key[Array, ""], int, Any], Any]
   terms: Callable[[Denoiser, Batch, Any], dict[str, Float[Array, " B"]]]
-
-
-class Draws(NamedTuple):
-  """A key and a time for each row."""
-
-  key: Key[Array, " B"]
-  times: Times
+  bound: Callable[
+    [Denoiser, Batch, Key[Array, ""]], dict[str, Float[Array, " B"]]
+  ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-  """The FlexMDM bound; of a fixed-length MDM, with its interpolant.
+  """The FlexMDM loss over a law of states; of a fixed-length MDM, with its own.
 
   Attributes:
-    interpolant: the noise.
+    states: the law of states, with its weights; see `states`.
     vocab: the id space.
     targets: "sampled", the tokens and gaps of the drawn embedding, as in the
       paper; or "aligned", their mean over all embeddings: the same expected
-      gradient with less variance. WORKSPACE.md has what that bought. Where the
-      model predicts the law of each gap, its gaps stay sampled.
-    time_exponent: density of the times near 1; see `times`.
+      gradient with less variance. Where the model predicts the law of each gap,
+      its gaps stay sampled.
+    gap_loss: "phi", the paper's; or "damped", phi over (1 + the predicted
+      number), without a gradient through that: the same minimiser, and a
+      gradient that is no larger for a gap of a hundred tokens than for one of
+      one. Not used where the model predicts the law of each gap.
     loss_chunk: positions of a row whose token logits are made at once, where
       the denoiser has `features`. None: 2^24 / V, in multiples of 128.
       Changes the memory, not the update.
 
   Raises:
-    InputError: `targets` is unknown, or loss_chunk < 1.
+    InputError: `targets` or `gap_loss` is unknown, or loss_chunk < 1.
   """
 
-  interpolant: JointInterpolant
+  states: StateLaw
   vocab: Vocab
   targets: str = "sampled"
-  time_exponent: float = EXPONENT
+  gap_loss: str = "phi"
   loss_chunk: int | None = None
   names = ("unmask", "insert")
 
   def __post_init__(self):
-    if self.targets not in TARGETS:
-      raise InputError(
-        f"train.targets={self.targets!r} is unknown: choose one of"
-        f" {', '.join(TARGETS)}."
-      )
+    for name, known in (("targets", TARGETS), ("gap_loss", GAP_LOSSES)):
+      if getattr(self, name) not in known:
+        raise InputError(
+          f"train.{name}={getattr(self, name)!r} is unknown: choose one of"
+          f" {', '.join(known)}."
+        )
     if self.loss_chunk is not None and self.loss_chunk < 1:
       raise InputError(
         f"train.loss_chunk={self.loss_chunk} must be at least 1."
       )
 
-  def draw(self, key: Key[Array, ""], batch_size: int) -> Draws:
-    """Draws stratified times and the keys of the noise."""
-    time_key, row_key = jax.random.split(key)
-    times = stratified_times(time_key, batch_size, self.time_exponent)
-    return Draws(jax.random.split(row_key, batch_size), times)
+  @property
+  def interpolant(self) -> JointInterpolant:
+    """The schedules that the model is trained for."""
+    return self.states.interpolant
+
+  @property
+  def bound_names(self) -> tuple[str, ...]:
+    """Names of the bound's terms, where the loss is not the bound itself."""
+    if self.states.is_bound and self.gap_loss == "phi":
+      return ()
+    return ("bound_unmask", "bound_insert")
+
+  def draw(
+    self, key: Key[Array, ""], batch_size: int, step: Int[Array, ""] | int = 0
+  ) -> States:
+    """Draws the states of a batch; `step` decides the curriculum's shares."""
+    return self.states.draw(key, batch_size, step)
 
   def terms(
-    self, denoiser: Denoiser, batch: Batch, drawn: Draws
+    self, denoiser: Denoiser, batch: Batch, drawn: States
   ) -> dict[str, Float[Array, " B"]]:
-    """The two terms of the bound, weighted for the density of the times."""
-    _, L = batch["tokens"].shape
-    t, weight = drawn.times
+    """The weighted token and gap losses of each row."""
+    unmask, insert = self._losses(self.states, denoiser, batch, drawn)
+    return {
+      "unmask": drawn.unmask_weight * unmask,
+      "insert": drawn.insert_weight * insert,
+    }
 
-    def noise_row(key, row, t):
-      drawn = draw_times(key, self.interpolant, L)
-      return noise(
-        row["tokens"],
-        row["length"],
-        *drawn,
-        t,
-        self.vocab,
-        row["frozen"],
-        row["open_gaps"],
-      )
+  def bound(
+    self, denoiser: Denoiser, batch: Batch, key: Key[Array, ""]
+  ) -> dict[str, Float[Array, " B"]]:
+    """The terms of the bound on the trained schedules, whatever is minimised.
 
-    noised = jax.vmap(noise_row)(drawn.key, batch, t)
+    One draw a row, as noisy as a loss; see `log_likelihood_bound` for a
+    measurement.
+    """
+    law = PathStates(self.interpolant)
+    plain = dataclasses.replace(self, gap_loss="phi")
+    drawn = law.draw(key, batch["tokens"].shape[0])
+    unmask, insert = plain._losses(law, denoiser, batch, drawn, rate=True)
+    return {
+      "bound_unmask": drawn.unmask_weight * unmask,
+      "bound_insert": drawn.insert_weight * insert,
+    }
+
+  def _losses(
+    self, law, denoiser, batch, drawn, rate=False
+  ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Each row's token and gap loss, nats before their weights.
+
+    Args:
+      law: what makes the states of `drawn`.
+      denoiser: the network.
+      batch: clean rows.
+      drawn: their states.
+      rate: compare the expected gaps, even where their law is predicted.
+    """
+    noised = jax.vmap(law.noise, (0, 0, 0, None, 0, 0))(
+      drawn,
+      batch["tokens"],
+      batch["length"],
+      self.vocab,
+      batch["frozen"],
+      batch["open_gaps"],
+    )
     predict = getattr(denoiser, "features", denoiser)
-    predicted = predict(noised.tokens, noised.length, t)
+    predicted = predict(noised.tokens, noised.length, drawn.t)
     alignment = None
     if self.targets == "aligned":
       alignment = jax.vmap(align)(
         noised, batch["tokens"], batch["length"], batch["frozen"]
       )
-    hazard = jax.vmap(self.interpolant.unmasking.hazard)(t)
-    unmask = hazard * self._mask_nats(predicted, noised, alignment)
-    if predicted.gap_logits is not None:
-      insert = jax.vmap(gap_law_term, (0, 0, 0, None))(
-        predicted.gap_logits, noised, t, self.interpolant
-      )
+    unmask = self._mask_nats(predicted, noised, alignment)
+    if predicted.law is not None and not rate:
+      insert = jax.vmap(gap_law_nats)(predicted.law, noised)
     else:
-      insert = jax.vmap(gap_term, (0, 0, 0, None, 0))(
-        predicted.log_gaps, noised, t, self.interpolant, alignment
-      )
-    return {"unmask": weight * unmask, "insert": weight * insert}
+      insert = jax.vmap(
+        functools.partial(gap_nats, damped=self.gap_loss == "damped")
+      )(predicted.log_gaps, noised, alignment)
+    return unmask, insert
 
   def _mask_nats(self, predicted, noised, alignment) -> Float[Array, " B"]:
     if isinstance(predicted, Features):
@@ -169,10 +212,13 @@ class Autoregressive:
 
   vocab: Vocab
   names = ("next_token",)
+  bound_names = ()
 
-  def draw(self, key: Key[Array, ""], batch_size: int) -> tuple[()]:
+  def draw(
+    self, key: Key[Array, ""], batch_size: int, step: Int[Array, ""] | int = 0
+  ) -> tuple[()]:
     """Nothing is random."""
-    del key, batch_size
+    del key, batch_size, step
     return ()
 
   def terms(
@@ -184,3 +230,10 @@ class Autoregressive:
       denoiser, batch["tokens"], batch["length"], self.vocab
     )
     return {"next_token": jnp.sum(nats, axis=-1)}
+
+  def bound(
+    self, denoiser: Denoiser, batch: Batch, key: Key[Array, ""]
+  ) -> dict[str, Float[Array, " B"]]:
+    """The loss is the exact `-log p`: there is nothing to add."""
+    del denoiser, batch, key
+    return {}

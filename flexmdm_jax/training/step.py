@@ -29,6 +29,7 @@ from flexmdm_jax.training.sharding import Rules
 
 # Folded into a step's key: no number that `split` uses.
 _DROPOUT = 0x64726F70
+_BOUND = 0x626F756E
 
 
 @flax.struct.dataclass
@@ -100,6 +101,7 @@ def make_train_step(
   accumulation: int = 1,
   ema_decay: float = 0.9999,
   report_every: int = 1,
+  bound_every: int = 10,
 ) -> TrainStep:
   """Builds the training step.
 
@@ -116,13 +118,19 @@ def make_train_step(
       the memory, not the update.
     ema_decay: of the moving average, once it is warm.
     report_every: steps after which the metrics' sums start again.
+    bound_every: steps between measurements of the objective's bound, where it
+      has one beside the loss: one more forward pass each. The first step of a
+      report always has one.
 
   Returns:
     The `TrainStep`.
 
   Raises:
-    InputError: the batch does not divide, or a parameter does not fit the mesh.
+    InputError: the batch does not divide, or a parameter does not fit the
+      mesh; bound_every < 1.
   """
+  if bound_every < 1:
+    raise InputError(f"train.bound_every={bound_every} must be at least 1.")
   shares = accumulation
   for axis in rules.batch:
     shares *= mesh.shape[axis]
@@ -139,6 +147,8 @@ def make_train_step(
     "tokens",
     "finite",
     "count",
+    *objective.bound_names,
+    *(["bound_count"] if objective.bound_names else []),
   )
 
   def init_params(key):
@@ -176,9 +186,28 @@ def make_train_step(
     # A nat a token slot, so that clipping means the same at any length.
     return sum(terms.values()) / L, terms
 
+  def measure_bound(state: TrainState, base: Params, part: Batch, key):
+    """The bound's terms of one part of a batch, and 1; or zeros."""
+
+    def measure():
+      network = denoiser(model, partition.join(state.params, base))
+      key_ = jax.random.fold_in(key, _BOUND)
+      terms = objective.bound(network, part, key_)
+      return {name: jnp.mean(x) for name, x in terms.items()} | {
+        "bound_count": jnp.float32(1)
+      }
+
+    def skip():
+      names = (*objective.bound_names, "bound_count")
+      return dict.fromkeys(names, jnp.float32(0))
+
+    first = state.step % report_every == 0
+    due = first | (state.step % bound_every == 0)
+    return jax.lax.cond(due, measure, skip)
+
   def update(state: TrainState, batch: Batch, base: Params):
     step_key = jax.random.fold_in(state.key, state.step)
-    parts = (batch, objective.draw(step_key, batch_size))
+    parts = (batch, objective.draw(step_key, batch_size, state.step))
     # Part j takes every `accumulation`-th row: each covers all of [0, 1], and
     # no row leaves its device.
     parts = jax.tree.map(
@@ -230,15 +259,19 @@ def make_train_step(
       "finite": finite.astype(jnp.float32),
       "count": 1.0,
     }
+    if objective.bound_names:
+      part = jax.tree.map(lambda x: x[0], parts[0])
+      values |= measure_bound(state, base, part, step_key)
     fresh = state.step % report_every == 0
     sums = {
       name: jnp.where(fresh, 0.0, total) + values[name]
       for name, total in state.sums.items()
     }
     metrics = {
-      name: total / sums["count"]
+      name: total
+      / sums["bound_count" if name in objective.bound_names else "count"]
       for name, total in sums.items()
-      if name != "count"
+      if name not in ("count", "bound_count")
     }
     state = TrainState(state.step + 1, params, ema, opt_state, state.key, sums)
     return state, metrics

@@ -29,13 +29,19 @@ def bracket_config(**kwargs):
   return builders.BracketConfig(**(settings | kwargs))
 
 
+def markov_config(**kwargs):
+  settings = dict(mean_length=8, max_length=16, num_train=50, num_eval=20)
+  return builders.MarkovConfig(**(settings | kwargs))
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-  """Both data sets, prepared where no network can be reached."""
+  """All data sets, prepared where no network can be reached."""
   data_dir = tmp_path_factory.mktemp("data")
-  both = (
+  all_sets = (
     builders.Mazes(config=maze_config(), data_dir=data_dir),
     builders.Brackets(config=bracket_config(), data_dir=data_dir),
+    builders.Markov(config=markov_config(), data_dir=data_dir),
   )
 
   def refuse(*args, **kwargs):
@@ -44,9 +50,9 @@ def prepared(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(socket.socket, "connect", refuse)
     patch.setattr(socket, "getaddrinfo", refuse)
-    for builder in both:
+    for builder in all_sets:
       builders.prepare(builder)
-  return both
+  return all_sets
 
 
 def records(builder, split):
@@ -54,7 +60,7 @@ def records(builder, split):
 
 
 def test_maze_records_are_solved_problems_of_their_split(prepared):
-  builder, _ = prepared
+  builder, *_ = prepared
   maze = builder.builder_config.maze()
   problems = {}
   for split in SPLITS:
@@ -73,7 +79,7 @@ def test_maze_records_are_solved_problems_of_their_split(prepared):
 
 
 def test_maze_metadata_counts_the_skipped(prepared):
-  builder, _ = prepared
+  builder, *_ = prepared
   maze = builder.builder_config.maze()
   for split in SPLITS:
     plans = mazes.FittingPlans(
@@ -87,7 +93,7 @@ def test_maze_metadata_counts_the_skipped(prepared):
 
 
 def test_bracket_records_are_words_of_their_split(prepared):
-  _, builder = prepared
+  _, builder, _ = prepared
   for split in SPLITS:
     rows = records(builder, split)
     assert len(rows) == (50 if split == "train" else 20)
@@ -97,8 +103,21 @@ def test_bracket_records_are_words_of_their_split(prepared):
       assert brackets.word_split(row["tokens"]) == split
 
 
+def test_markov_records_are_other_draws_in_every_split(prepared):
+  *_, builder = prepared
+  language = builder.builder_config.language()
+  seen = set()
+  for split in SPLITS:
+    rows = [row["tokens"] for row in records(builder, split)]
+    assert len(rows) == (50 if split == "train" else 20)
+    assert all(row.dtype == np.int32 for row in rows)
+    assert np.isfinite(language.log_prob(rows)).all()
+    seen.add(np.concatenate(rows[:20]).tobytes())
+  assert len(seen) == 3
+
+
 def test_slices_and_plain_tfds_read_them(prepared):
-  builder, _ = prepared
+  builder, *_ = prepared
   assert len(builders.open_split(builder, "validation[:50%]")) == 15
   read = tfds.builder_from_directory(builder.data_dir)
   assert read.info.features["subgoal_index"].shape == (3,)
@@ -107,7 +126,7 @@ def test_slices_and_plain_tfds_read_them(prepared):
 
 
 def test_grain_resumes_on_them(prepared):
-  _, builder = prepared
+  _, builder, _ = prepared
 
   def loader():
     return make_loader(
@@ -137,7 +156,7 @@ def test_same_settings_give_the_same_records_elsewhere(prepared, tmp_path):
 
 
 def test_names_tell_settings_apart():
-  defaults = [maze_config(), bracket_config()]
+  defaults = [maze_config(), bracket_config(), markov_config()]
   names = [config.name for config in defaults]
   for key in ("size", "seed", "subgoals", "max_length", "num_train"):
     value = getattr(defaults[0], key) + 2
@@ -147,6 +166,17 @@ def test_names_tell_settings_apart():
     value = getattr(defaults[1], key) + 2
     names.append(bracket_config(**{key: value}).name)
   names.append(bracket_config(kinds=3).name)
+  for key in (
+    "symbols",
+    "phases",
+    "mean_length",
+    "max_length",
+    "seed",
+    "num_train",
+    "num_eval",
+  ):
+    value = getattr(defaults[2], key) + 1
+    names.append(markov_config(**{key: value}).name)
   assert len(set(names)) == len(names)
   assert maze_config().name == names[0]
 
@@ -159,7 +189,7 @@ def test_prints_nothing(tmp_path, capfd):
 
 
 def test_prepares_once(prepared, monkeypatch):
-  builder, _ = prepared
+  builder, *_ = prepared
   monkeypatch.setattr(mazes, "problems", None)
   builders.prepare(builder)
 
@@ -330,3 +360,17 @@ def test_rejects_maze_settings(kwargs, message):
 def test_rejects_bracket_settings(kwargs, message):
   with pytest.raises(InputError, match=message):
     bracket_config(**kwargs)
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"symbols": 0}, "data.symbols=0"),
+    ({"mean_length": 16}, "data.mean_length=16"),
+    ({"num_train": 0}, "num_train=0"),
+    ({"num_eval": 0}, "num_eval=0"),
+  ],
+)
+def test_rejects_markov_settings(kwargs, message):
+  with pytest.raises(InputError, match=message):
+    markov_config(**kwargs)

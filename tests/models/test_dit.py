@@ -218,13 +218,39 @@ def test_distribution_head_reports_the_mean_of_its_law():
   )
 
 
+@pytest.mark.parametrize(
+  ("gap_head", "numbers"), [("binned", L + 1), ("negative_binomial", 2)]
+)
+def test_law_heads_report_the_mean_of_their_law(gap_head, numbers):
+  model = make(gap_head=gap_head)
+  params = noisy_params(model)
+  assert params["gap_head"]["out"]["bias"].shape == (numbers,)
+  prediction = apply(model, params)
+  assert prediction.gap_logits is None
+  assert all(x.shape[:2] == (2, L + 1) for x in jax.tree.leaves(prediction.law))
+  np.testing.assert_array_equal(prediction.log_gaps, prediction.law.log_mean())
+  assert len(np.unique(prediction.log_gaps)) > 5
+  # Whatever the last layer gives, mean and shape are numbers to compute with.
+  params["gap_head"]["out"]["bias"] = jnp.full(numbers, 1e4)
+  law = apply(model, params).law
+  assert np.isfinite(law.log_prob(jnp.full((2, L + 1), 3))).all()
+
+
+@pytest.mark.parametrize("gap_head", ["binned", "negative_binomial"])
+def test_new_law_heads_expect_few_tokens_at_any_length(gap_head):
+  out = jnp.array(gaps.first_bias(gap_head, 1024))
+  assert out.shape == (gaps.out_size(gap_head, 1024),)
+  log_gaps, _, law = gaps.predict(gap_head, out, 1.0, 1024)
+  np.testing.assert_allclose(log_gaps, -1.0, atol=2e-3)
+  assert np.isfinite(law.log_prob(jnp.int32(1024)))
+
+
 def test_log_mean_by_hand():
   # Counts 0, 1, 2 with probabilities 1/2, 1/4, 1/4; a law that is all on 0.
   logits = jnp.log(jnp.array([[2.0, 1.0, 1.0], [1.0, 0.0, 0.0]]))
-  assert gaps.log_mean(logits).tolist() == [
-    pytest.approx(math.log(0.75)),
-    -math.inf,
-  ]
+  log_gaps, gap_logits, law = gaps.predict("distribution", logits, 1.0, 2)
+  assert log_gaps.tolist() == [pytest.approx(math.log(0.75)), -math.inf]
+  assert gap_logits is logits and law is None
 
 
 def test_log_rates_are_clamped():

@@ -9,23 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexmdm_jax.sampling import choices
+from tests.stats import chi_square
 
 P = jnp.array([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]])
 NUM = 20_000
-
-
-def chi_square(draws, probabilities):
-  """p-value of the counts of 0, 1, 2, ...; what is improbable is pooled."""
-  p = np.asarray(probabilities, np.float64)
-  counts = np.bincount(np.ravel(draws), minlength=len(p))
-  expected = p * counts.sum()
-  rare = expected < 5
-  if expected[rare].sum() < 1e-6:
-    assert not counts[rare].any()
-    return scipy.stats.chisquare(counts[~rare], expected[~rare]).pvalue
-  counts = np.append(counts[~rare], counts[rare].sum())
-  expected = np.append(expected[~rare], expected[rare].sum())
-  return scipy.stats.chisquare(counts, expected).pvalue
 
 
 def draw(logits, temperature=1.0, top_p=1.0, seed=0):
@@ -133,32 +120,13 @@ def test_bernoulli_insertions():
 
 def test_poisson_insertions():
   mean = 1.3
-  draws = choices.poisson_insertions(jax.random.key(2), jnp.full(NUM, mean))
+  some = jnp.array([0.0, 12.0, 40.0, jnp.inf])
+  beyond = jnp.append(jnp.full(NUM, mean), jnp.nan)
+  draw = jax.jit(choices.poisson_insertions)
+  row = draw(jax.random.key(2), some)
+  assert row[0] == 0 and row[-1] > 10**5
+  whole = draw(jax.random.key(2), jnp.append(some, beyond))
+  # Not even those that are drawn by rejection depend on what is beyond.
+  np.testing.assert_array_equal(whole[:4], row)
   law = scipy.stats.poisson(mean).pmf(np.arange(30))
-  assert chi_square(draws, law) > 1e-3
-  extreme = choices.poisson_insertions(
-    jax.random.key(2), jnp.array([0.0, jnp.inf])
-  )
-  assert extreme[0] == 0 and extreme[1] > 10**5
-
-
-def test_thinned_insertions():
-  law, keep = np.array([0.2, 0.1, 0.3, 0.4]), 0.35
-  draws = choices.thinned_insertions(
-    jax.random.key(3),
-    jnp.broadcast_to(jnp.log(jnp.float32(law)), (NUM, 4)),
-    jnp.float32(keep),
-  )
-  thinned = sum(
-    p * scipy.stats.binom(n, keep).pmf(np.arange(4)) for n, p in enumerate(law)
-  )
-  assert chi_square(draws, thinned) > 1e-3
-
-
-def test_thinned_insertions_at_the_ends():
-  logits = jnp.log(jnp.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
-  for keep, expected in ((0.0, [0, 0]), (1.0, [2, 0])):
-    draws = choices.thinned_insertions(
-      jax.random.key(4), logits, jnp.float32(keep)
-    )
-    np.testing.assert_array_equal(draws, expected)
+  assert chi_square(whole[4:-1], law) > 1e-3

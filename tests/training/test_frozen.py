@@ -14,6 +14,7 @@ from experiments.configs import brackets_quickstart
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import partition
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import Diffusion
@@ -31,7 +32,9 @@ def train_step(shape=(1, 1, 1), rules=None, chunk=3, **changes):
     shape,
     rules or Rules(),
     model=stub.Stub(tiny.VOCAB, tiny.L, **settings),
-    objective=Diffusion(tiny.INTERPOLANT, tiny.VOCAB, loss_chunk=chunk),
+    objective=Diffusion(
+      PathStates(tiny.INTERPOLANT), tiny.VOCAB, loss_chunk=chunk
+    ),
     **changes,
   )
 

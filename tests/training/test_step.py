@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import (
   OptimizerConfig,
@@ -92,7 +93,9 @@ def test_aligned_targets_are_the_same_on_every_mesh():
         shape,
         Rules(vocab=None),
         accumulation=accumulation,
-        objective=Diffusion(tiny.INTERPOLANT, tiny.VOCAB, "aligned"),
+        objective=Diffusion(
+          PathStates(tiny.INTERPOLANT), tiny.VOCAB, "aligned"
+        ),
       ),
       batch=batch,
     )
@@ -107,7 +110,7 @@ def test_aligned_targets_are_the_same_on_every_mesh():
 
 def test_unknown_targets_are_refused():
   with pytest.raises(InputError, match=r"train\.targets='soft'"):
-    Diffusion(tiny.INTERPOLANT, tiny.VOCAB, "soft")
+    Diffusion(PathStates(tiny.INTERPOLANT), tiny.VOCAB, "soft")
 
 
 def test_metrics_are_means_since_the_last_report(single):
@@ -300,3 +303,53 @@ def test_optimizer_settings_out_of_range_are_refused(changes):
   (name,) = changes
   with pytest.raises(InputError, match=name):
     OptimizerConfig(**{"num_steps": 100, "warmup_steps": 0, **changes})
+
+
+MIXED = MixedStates(
+  tiny.INTERPOLANT, steps=(2, 2), full=(0.8, 0.4), blank=(0.2, 0.1)
+)
+
+
+def test_mixed_states_report_the_bound_too():
+  # Two of the four steps measure it; the metrics are means of those alone.
+  objective = Diffusion(MIXED, tiny.VOCAB, gap_loss="damped")
+  train_step = tiny.train_step(
+    objective=objective, report_every=4, bound_every=2, accumulation=2
+  )
+  state = train_step.init(jax.random.key(0))
+  batch = jax.device_put(tiny.batch(), train_step.batch_sharding)
+  seen = []
+  for _ in range(4):
+    state, metrics = train_step.update(state, batch)
+    seen.append(jax.device_get(state.sums))
+  assert [float(x["bound_count"]) for x in seen] == [1, 1, 2, 2]
+  assert seen[0]["bound_unmask"] == seen[1]["bound_unmask"]
+  np.testing.assert_allclose(
+    metrics["bound_insert"], seen[3]["bound_insert"] / 2, rtol=1e-6
+  )
+  assert np.isfinite(list(jax.device_get(metrics).values())).all()
+  assert "bound_count" not in metrics
+
+
+def test_the_bound_does_not_depend_on_the_weights():
+  # At equal parameters: the states of the loss are others, those of the bound
+  # are not.
+  found = []
+  for states in (MIXED, PathStates(tiny.INTERPOLANT)):
+    objective = Diffusion(states, tiny.VOCAB, gap_loss="damped")
+    train_step = tiny.train_step(objective=objective, bound_every=2)
+    state = train_step.init(jax.random.key(0))
+    batch = jax.device_put(tiny.batch(), train_step.batch_sharding)
+    _, metrics = train_step.update(state, batch)
+    found.append([metrics["bound_unmask"], metrics["bound_insert"]])
+  np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_bad_bound_every_is_refused():
+  with pytest.raises(InputError, match=r"bound_every=0"):
+    tiny.train_step(bound_every=0)
+
+
+def test_unknown_gap_loss_is_refused():
+  with pytest.raises(InputError, match=r"train\.gap_loss='huber'"):
+    Diffusion(MIXED, tiny.VOCAB, gap_loss="huber")

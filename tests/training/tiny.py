@@ -7,6 +7,7 @@ from jax.sharding import AxisType
 
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
+from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import sharding
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -34,7 +35,7 @@ def model(**changes):
 def train_step(shape=(1, 1, 1), rules=None, optimizer=None, **changes):
   optimizer = optimizer or OptimizerConfig(num_steps=100, warmup_steps=0)
   settings = dict(
-    objective=Diffusion(INTERPOLANT, VOCAB),
+    objective=Diffusion(PathStates(INTERPOLANT), VOCAB),
     batch_size=BATCH,
     report_every=2,
     ema_decay=0.9,
