@@ -308,6 +308,51 @@ def test_remat_changes_no_gradient():
     assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0
 
 
+@pytest.mark.parametrize("neighbours", ["input", "blocks"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_neighbours_see_what_they_may_and_no_padding(neighbours, causal):
+  model = make(
+    neighbours=neighbours,
+    causal=causal,
+    gap_head=None if causal else "log_rate",
+  )
+  params, (tokens, length, t) = noisy_params(model), inputs()
+  run = jax.jit(lambda *x: model.apply({"params": params}, *x).token_logits)
+  logits = run(tokens, length, t)
+  # What lies beyond a row is not read, nor how much of it there is.
+  beyond = run(jnp.where(tokens == VOCAB.pad, 3, tokens), length, t)
+  np.testing.assert_array_equal(beyond[1, :2], logits[1, :2])
+  longer = jnp.pad(tokens, ((0, 0), (0, 3)), constant_values=2)
+  np.testing.assert_allclose(
+    run(longer, length, t)[:, :2], logits[:, :2], rtol=1e-4, atol=1e-5
+  )
+  # A causal model sees nothing of what comes after.
+  changed = run(tokens.at[0, 3].set(1), length, t)
+  same = np.isclose(changed[0, :3], logits[0, :3]).all()
+  assert same == causal
+
+
+def test_neighbours_reach_one_place_on_each_side():
+  mix = dit.Neighbours(causal=False, channelwise=False, dtype=jnp.float32)
+  x = jnp.eye(5)[None]
+  params = {"mix": {"kernel": jnp.concatenate([jnp.eye(5), 10 * jnp.eye(5)])}}
+  out = mix.apply({"params": params}, x, jnp.array([4]))[0]
+  # Row i is itself, its left neighbour, and ten times its right one.
+  expected = jnp.eye(5) + jnp.eye(5, k=-1) + 10 * jnp.eye(5, k=1)
+  # The fifth lies beyond the row: it is nobody's neighbour.
+  np.testing.assert_array_equal(out[:4, :4], expected[:4, :4])
+  assert (out[:4, 4] == 0).all()
+
+
+def test_unrolling_changes_nothing():
+  model = make()
+  params = noisy_params(model)
+  once, all_ = (apply(model.clone(unroll=unroll), params) for unroll in (1, 2))
+  np.testing.assert_allclose(
+    once.token_logits, all_.token_logits, rtol=1e-4, atol=1e-5
+  )
+
+
 def test_denoiser_is_the_model_with_its_parameters():
   model = make()
   params = noisy_params(model)
@@ -350,6 +395,7 @@ def test_parameter_count_of_the_paper_s_model():
     ({"hidden_size": 18, "num_heads": 4}, "hidden_size=18"),
     ({"hidden_size": 12, "num_heads": 4}, "hidden_size=12"),
     ({"causal": True}, "causal=False"),
+    ({"neighbours": "both"}, "neighbours='both'"),
   ],
 )
 def test_errors(options, named):
