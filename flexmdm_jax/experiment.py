@@ -20,6 +20,7 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.models.gaps import GAP_HEADS
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
@@ -431,6 +432,11 @@ def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
   kind = settings.pop("kind", "dit")
   if not task.grows:
     settings["gap_head"] = None
+  elif settings.get("gap_head") is None:
+    raise InputError(
+      "model.gap_head=None cannot tell a sampler what to insert: choose one of"
+      f" {', '.join(head for head in GAP_HEADS if head)}."
+    )
   for name in ("dtype", "param_dtype"):
     if name in settings:
       settings[name] = _dtype(settings[name])

@@ -158,7 +158,9 @@ class MixedStates:
   - full: nothing is missing, a = 1; the token loss is a masked diffusion
     model's, and there is no gap to learn;
   - blank: every present token is a mask, m = 1; only the gaps are learned,
-    which are the law of the length;
+    which are the law of the length. Half of these rows have a quarter of the
+    progress: every sample starts with nothing present, a state that is rare
+    otherwise;
   - mixed, the rest: both losses.
 
   `a = insertion.alpha(u)` and `m = r ** mask_exponent` for u and r that
@@ -252,6 +254,7 @@ class MixedStates:
     begin = jnp.where(is_blank, full, full + blank)
     width = jnp.where(is_blank, blank, 1.0 - full - blank)
     u = jnp.clip((place - begin) / jnp.maximum(width, 1e-6), 0.0, 1 - 2.0**-24)
+    u = jnp.where(is_blank, u**2, u)
 
     e = self.mask_exponent
     clock = JointInterpolant(self.insertion, self.interpolant.unmasking)

@@ -81,6 +81,7 @@ def test_schedule_and_its_parameters_are_overridden_apart():
     ("train", "ema_decay", 1.0, "ema_decay=1.0"),
     ("sampler", "steps", 0, "steps=0"),
     ("insertion", "exponent", -1.0, "must be a positive"),
+    ("model", "gap_head", None, "gap_head=None cannot tell"),
     ("train", "gap_loss", "huber", "gap_loss='huber'"),
     ("train", "states", {"law": "free"}, "law='free' is unknown"),
     ("unmasking", "low", 1.0, "takes the parameters"),

@@ -108,12 +108,12 @@ def get_config() -> config_dict.ConfigDict:
 
 
 def curriculum(
-  opens: float = 0.6, full: float = 0.5, blank: float = 0.1
+  opens: float = 0.6, full: float = 0.5, blank: float = 0.15
 ) -> dict:
   """The `train.states` of a model that first learns as an MDM.
 
-  Until then, nine rows in ten lack no token, and one is of masks only, from
-  which the length is learned; then the gaps open in the rest.
+  Until then most rows lack no token, and some are of masks only, from which
+  the length is learned; then the gaps open in the rest.
 
   Args:
     opens: the share of the run until then.
