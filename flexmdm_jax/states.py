@@ -37,6 +37,8 @@ from flexmdm_jax.vocab import Vocab
 
 # The default law of the progress: few of its states are nearly empty.
 _PROGRESS = Power(3.0)
+# Share of the blank rows that are where a sample starts.
+_START = 0.4
 # A lattice of this step spreads any run of consecutive rows evenly over [0, 1).
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -158,9 +160,8 @@ class MixedStates:
   - full: nothing is missing, a = 1; the token loss is a masked diffusion
     model's, and there is no gap to learn;
   - blank: every present token is a mask, m = 1; only the gaps are learned,
-    which are the law of the length. Half of these rows have a quarter of the
-    progress: every sample starts with nothing present, a state that is rare
-    otherwise;
+    which are the law of the length. In four of ten such rows nothing is
+    present: every sample starts there, and no other state teaches it;
   - mixed, the rest: both losses.
 
   `a = insertion.alpha(u)` and `m = r ** mask_exponent` for u and r that
@@ -254,7 +255,7 @@ class MixedStates:
     begin = jnp.where(is_blank, full, full + blank)
     width = jnp.where(is_blank, blank, 1.0 - full - blank)
     u = jnp.clip((place - begin) / jnp.maximum(width, 1e-6), 0.0, 1 - 2.0**-24)
-    u = jnp.where(is_blank, u**2, u)
+    u = jnp.where(is_blank, jnp.maximum(u - _START, 0.0) / (1 - _START), u)
 
     e = self.mask_exponent
     clock = JointInterpolant(self.insertion, self.interpolant.unmasking)

@@ -60,6 +60,7 @@ def test_rows_are_full_blank_or_mixed():
   assert (states.insert_weight[full] == 0).all()
   assert (states.masks[blank] == 1).all()
   assert (states.unmask_weight[blank] == 0).all()
+  assert (states.progress[blank] == 0).sum() in (6, 7)  # where samples start
   for rows in (blank, mixed):
     assert (states.progress[rows] < 1).all()
     assert (states.insert_weight[rows] > 0).all()
