@@ -29,9 +29,11 @@ def get_config():
     num_heads=4,
     cond_size=48,
     gap_head="distribution",
+    neighbours="input",
+    unroll=3,
     dtype="float32",
   )
-  config.optimizer.update(learning_rate=1e-3, warmup_steps=50, b2=0.99)
+  config.optimizer.update(learning_rate=3e-3, warmup_steps=50, b2=0.99)
   config.train.update(
     num_steps=1000,
     batch_size=64,

@@ -159,31 +159,53 @@ def test_a_run_scores_as_its_likelihood_says(runs):
     RunScorer(runs["mdm"][2])
 
 
-def test_methods_are_compared_in_tables(runs):
+def test_methods_are_compared_in_tables(runs, tmp_path):
   scorer = RunScorer(runs["autoregressive"][2])
-  rows = []
-  for experiment, denoiser, _ in runs.values():
+  rows, curves = [], {}
+  paths = ("lengths_first", "trained")
+  for name, (experiment, denoiser, workdir) in runs.items():
     some = records(experiment)
+    curves[name] = text_comparison.likelihood_curve(
+      experiment, workdir, some, paths[0], max_calls=32, batch_size=4
+    )
     rows.append(
       {
         **text_comparison.describe(experiment, 1.0),
         "likelihood": text_comparison.likelihoods(
-          experiment, denoiser, some, max_calls=32, batch_size=4
+          experiment, denoiser, some, paths, max_calls=32, batch_size=4
         ),
         "samples": text_comparison.samples_by_steps(
-          experiment, denoiser, some, (1, 2), scorer, batch_size=4
+          experiment, denoiser, some, paths, (1, 2), scorer, batch_size=4
         ),
       }
     )
   flexmdm, mdm, autoregressive = json.loads(json.dumps(rows))
-  assert flexmdm["likelihood"].keys() == {"tight", "paper"}
-  assert mdm["likelihood"].keys() == {"tight"}
-  assert autoregressive["likelihood"].keys() == {"exact"}
-  assert flexmdm["samples"].keys() == mdm["samples"].keys() == {"1", "2"}
-  assert autoregressive["samples"].keys() == {str(L + 1)}
+
+  def bounds(row):
+    return [(x["path"], x["kind"]) for x in row["likelihood"]]
+
+  def samples(row):
+    return [(x["path"], x["calls"]) for x in row["samples"]]
+
+  assert bounds(flexmdm) == [
+    ("lengths_first", "tight"),
+    ("trained", "tight"),
+    ("trained", "paper"),
+  ]
+  assert bounds(mdm) == [("", "tight")]
+  assert bounds(autoregressive) == [("", "exact")]
+  assert samples(flexmdm) == [(p, n) for p in paths for n in (1, 2)]
+  assert samples(mdm) == [("", 1), ("", 2)]
+  assert samples(autoregressive) == [("", L + 1)]
   lines = text_comparison.to_markdown(rows).splitlines()
-  assert len(lines) == 2 + 3 + 1 + 2 + 5
-  assert len({line.count("|") for line in lines[:5]}) == 1
+  assert len(lines) == 2 + 5 + 1 + 2 + 7
+  assert len({line.count("|") for line in lines[:7]}) == 1
+  # The newest checkpoint of each curve is what the table measures.
+  for row, (steps, nats) in zip(rows, curves.values(), strict=True):
+    assert steps == sorted(steps) and len(nats) == len(steps)
+    assert nats[-1] == pytest.approx(row["likelihood"][0]["nats"])
+  text_comparison.draw_curves(tmp_path / "curves.png", curves)
+  assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_a_model_samples_with_its_own_schedules_only(runs):
