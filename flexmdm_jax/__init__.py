@@ -1,6 +1,6 @@
 """FlexMDM: any-order, variable-length masked diffusion in JAX."""
 
-from flexmdm_jax import alignment, convert, gap_laws, schedules
+from flexmdm_jax import alignment, convert, gap_laws, paths, schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import (
   MDM,

@@ -186,7 +186,7 @@ def test_damped_gaps_have_the_same_zero_and_a_bounded_gradient():
   def gradient(log_gaps):
     return jax.grad(lambda x: losses.gap_nats(x, noised, damped=True))(log_gaps)
 
-  truth = jnp.log(jnp.maximum(gaps, 1e-6).astype(jnp.float32))
+  truth = jnp.log(jnp.maximum(gaps.astype(jnp.float32), 1e-6))
   np.testing.assert_allclose(gradient(truth), 0.0, atol=1e-5)
   guess = jnp.log(jnp.array([1.0, 2.0, 30.0, 1.0, 7000.0, 0.5]))
   y = jnp.exp(guess)

@@ -40,7 +40,7 @@ class Steered:
     length = length.astype(jnp.float32)
     missing = jnp.maximum(self.wanted - length, 1e-6) / (length + 1)
     log_gaps = jnp.log(missing)[:, None] + 0 * prediction.log_gaps
-    return prediction._replace(log_gaps=log_gaps, gap_logits=None)
+    return prediction._replace(log_gaps=log_gaps, gap_logits=None, gap_law=None)
 
   def features(self, tokens, length, t):
     return self._steer(self.inner.features(tokens, length, t), length)

@@ -4,7 +4,7 @@
     --workdir=build/maze_quickstart [--config.method=mdm_pinned]
 
 `make quickstart` trains this and the pinned baseline. Hardware: 2 CPU cores,
-about 3 minutes a model. To expect, on held-out problems: FlexMDM solves eight
+about 3 minutes a model. To expect, on held-out problems: FlexMDM solves nine
 in ten at 64 calls, the pinned baseline one in ten.
 """
 

@@ -173,7 +173,7 @@ def test_a_new_block_is_the_identity(fresh):
   params = jax.tree.map(lambda x: x[0], fresh["blocks"])
   x = jax.random.normal(jax.random.key(0), (2, 4, 16))
   cond = jax.random.normal(jax.random.key(1), (2, 8))
-  block = dit.Block(2, 64, jnp.float32, "xla", causal=False)
+  block = dit.Block(2, 64, jnp.float32, "xla", causal=False, neighbours=False)
   y, _ = jax.jit(block.apply)(
     {"params": params},
     x,
