@@ -335,3 +335,69 @@ def test_is_frozen_and_hashable():
   assert len({schedules.Power(1.7), schedules.Power(1.7)}) == 1
   with pytest.raises(dataclasses.FrozenInstanceError):
     schedules.Power(1.7).exponent = 2.0
+
+
+HALF = schedules.Window(schedules.Power(2.0), 0.25, 0.75)
+
+
+def test_window_plays_its_schedule_between_two_times():
+  inner = schedules.Power(2.0)
+  t = jnp.array([0.25, 0.3, 0.5, 0.7])
+  clock = 2 * (t - 0.25)
+  assert_close(HALF.alpha(t), inner.alpha(clock))
+  assert_close(HALF.survival(t), inner.survival(clock))
+  assert_close(HALF.derivative(t), 2 * inner.derivative(clock))
+  assert_close(HALF.hazard(t), 2 * inner.hazard(clock), rtol=1e-4)
+  assert_close(HALF.inverse(HALF.alpha(t)), t)
+  assert_close(HALF.inverse_survival(HALF.survival(t)), t)
+  assert_close(HALF.jump(0.3, t[2:]), inner.jump(0.1, clock[2:]))
+  times = HALF.sample(jax.random.key(0), (2000,))
+  p_value = stats.kstest(np.asarray(times), lambda x: HALF.alpha(x)).pvalue
+  assert p_value > 1e-3
+  assert 0.25 <= times.min() <= times.max() <= 0.75
+
+
+def test_nothing_happens_outside_a_window():
+  outside = jnp.array([0.0, 0.2, 0.8, 1.0])
+  assert_close(HALF.alpha(outside), [0, 0, 1, 1])
+  assert_close(HALF.hazard(outside), 0.0)
+  assert_close(HALF.derivative(outside), 0.0)
+  # All is done at the end; past it nothing is left, though the last step's
+  # jump is 1 as every schedule's.
+  assert_close(HALF.jump(0.5, 0.75), 1.0)
+  assert_close(HALF.jump(0.75, 0.9), 0.0)
+  assert_close(HALF.jump(0.75, 1.0), 1.0)
+  assert_close(HALF.jump(0.0, 0.25), 0.0)
+
+
+def test_windows_tell_their_ends():
+  assert HALF.breaks == (0.25, 0.75)
+  assert schedules.Window(schedules.Linear(), 0.0, 0.5).breaks == (0.5,)
+  assert schedules.Window(HALF, 0.0, 0.5).breaks == (0.125, 0.375, 0.5)
+  assert schedules.Linear().breaks == ()
+
+
+def test_window_survives_json():
+  config = json.loads(json.dumps(schedules.to_config(HALF)))
+  assert schedules.from_config(config) == HALF
+
+
+@pytest.mark.parametrize(
+  "ends", [(0.5, 0.5), (-0.1, 0.5), (0.5, 1.1), ("0", 1)]
+)
+def test_bad_windows_are_refused(ends):
+  with pytest.raises(fm.InputError, match=r"Window\.begin"):
+    schedules.Window(schedules.Linear(), *ends)
+
+
+@pytest.mark.parametrize(
+  ("text", "schedule"),
+  [
+    ("linear", schedules.Linear()),
+    ("power:1.7", schedules.Power(1.7)),
+    ("geometric:10:0.01", schedules.Geometric(10.0, 0.01)),
+    ("power:2@0.25-0.75", HALF),
+  ],
+)
+def test_schedules_are_parsed(text, schedule):
+  assert schedules.parse(text) == schedule

@@ -84,3 +84,13 @@ def test_exponent_2_makes_the_second_moment_finite():
   assert second_moment(2_000, 2.0) == pytest.approx(8, rel=1e-2)
   assert second_moment(200, 1.0) > 2 * 8
   assert second_moment(20_000, 1.0) > 2 * second_moment(200, 1.0)
+
+
+def test_each_piece_between_breaks_has_its_own_end():
+  breaks = (0.25, 0.5)
+  t, weight = times.importance_times(midpoints(3000), breaks=breaks)
+  # As many times in each piece, and the mean of a function unchanged.
+  assert np.histogram(t, [0, *breaks, 1])[0].tolist() == [1000] * 3
+  assert float(jnp.mean(weight * t**2)) == pytest.approx(1 / 3, rel=1e-4)
+  # Denser towards each end: half of a piece's times lie in its last quarter.
+  assert (np.asarray(t[:1000]) > 0.75 * 0.25).mean() == pytest.approx(0.5)

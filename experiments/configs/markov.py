@@ -3,9 +3,10 @@
   python -m experiments.train --config=experiments/configs/markov.py \
     --workdir=build/markov [--config.method=mdm]
 
-Hardware: 2 CPU cores, ten minutes. `experiments.evaluate --task=likelihood` tells
-as `nats_above` what the model needs above the exact entropy. To expect: 1.3 nats
-above 51.1 for FlexMDM, ± .2, after 1,500 steps (300 test sequences, 64 calls).
+Hardware: 2 CPU cores, ten minutes. `experiments.evaluate --task=likelihood`
+tells as `nats_above` what the model needs above the exact entropy. To expect:
+1.3 nats above 51.1 for FlexMDM, ± .2, after 1,500 steps (300 test sequences, 64
+calls).
 """
 
 from experiments.configs import base

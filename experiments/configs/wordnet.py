@@ -6,8 +6,8 @@
     --config.data.test=glosses.test.jsonl.gz \
     --config.data.tokenizer_folder=gpt2_bpe [--config.method=mdm]
 
-As `shakespeare`, on other files. To expect: 5.8 bits a token for FlexMDM and the
-MDM, 4.2 for the autoregressive model; see README.md.
+As `shakespeare`, on other files. To expect: 5.8 bits a token for FlexMDM and
+the MDM, 4.2 for the autoregressive model; see README.md.
 """
 
 from experiments.configs import shakespeare
