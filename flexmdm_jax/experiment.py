@@ -167,12 +167,13 @@ class Experiment:
       ) from error
 
   def train_step(
-    self, devices: Sequence[jax.Device] | None = None
+    self, devices: Sequence[jax.Device] | None = None, bound: bool = True
   ) -> TrainStep:
     """The training step on the mesh that the config asks for, without a base.
 
     Args:
       devices: others than those that are here.
+      bound: measure the bound now and then, where the loss is none.
 
     Raises:
       InputError: the config's layout does not fit them.
@@ -186,7 +187,7 @@ class Experiment:
       optimizer=make_optimizer(self.optimizer),
       objective=self.objective,
       report_every=self.loop.report_every,
-      bound_every=train.get("bound_every", 1),
+      bound_every=train.get("bound_every", 10) if bound else None,
       **{key: train[key] for key in _STEP_KEYS},
     )
 

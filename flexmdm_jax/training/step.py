@@ -101,7 +101,7 @@ def make_train_step(
   accumulation: int = 1,
   ema_decay: float = 0.9999,
   report_every: int = 1,
-  bound_every: int = 10,
+  bound_every: int | None = 10,
 ) -> TrainStep:
   """Builds the training step.
 
@@ -120,7 +120,7 @@ def make_train_step(
     report_every: steps after which the metrics' sums start again.
     bound_every: steps between measurements of the objective's bound, where it
       has one beside the loss: one more forward pass each. The first step of a
-      report always has one.
+      report always has one. None: never.
 
   Returns:
     The `TrainStep`.
@@ -129,7 +129,8 @@ def make_train_step(
     InputError: the batch does not divide, or a parameter does not fit the
       mesh; bound_every < 1.
   """
-  if bound_every < 1:
+  bound_names = objective.bound_names if bound_every is not None else ()
+  if bound_every is not None and bound_every < 1:
     raise InputError(f"train.bound_every={bound_every} must be at least 1.")
   shares = accumulation
   for axis in rules.batch:
@@ -147,8 +148,8 @@ def make_train_step(
     "tokens",
     "finite",
     "count",
-    *objective.bound_names,
-    *(["bound_count"] if objective.bound_names else []),
+    *bound_names,
+    *(["bound_count"] if bound_names else []),
   )
 
   def init_params(key):
@@ -198,7 +199,7 @@ def make_train_step(
       }
 
     def skip():
-      names = (*objective.bound_names, "bound_count")
+      names = (*bound_names, "bound_count")
       return dict.fromkeys(names, jnp.float32(0))
 
     first = state.step % report_every == 0
@@ -259,7 +260,7 @@ def make_train_step(
       "finite": finite.astype(jnp.float32),
       "count": 1.0,
     }
-    if objective.bound_names:
+    if bound_names:
       part = jax.tree.map(lambda x: x[0], parts[0])
       values |= measure_bound(state, base, part, step_key)
     fresh = state.step % report_every == 0
@@ -268,8 +269,7 @@ def make_train_step(
       for name, total in state.sums.items()
     }
     metrics = {
-      name: total
-      / sums["bound_count" if name in objective.bound_names else "count"]
+      name: total / sums["bound_count" if name in bound_names else "count"]
       for name, total in sums.items()
       if name not in ("count", "bound_count")
     }
