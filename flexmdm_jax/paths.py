@@ -126,7 +126,7 @@ class _OnPath:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _FeaturesOnPath(_OnPath):
-  """The same for a denoiser that can stop before the vocabulary head."""
+  """A denoiser on a path that can stop before the vocabulary head."""
 
   def features(self, tokens, length, t) -> Features:
     """The prediction before the vocabulary head's product."""
@@ -136,7 +136,7 @@ class _FeaturesOnPath(_OnPath):
 def on_path(
   denoiser: Denoiser, trained: JointInterpolant, path: JointInterpolant
 ) -> Denoiser:
-  """The same network for another path: it is shown its own clock.
+  """Puts a denoiser on another path: the network is shown its own clock.
 
   Pass `path` as the interpolant of `sample`, `rates` and
   `log_likelihood_bound`, which then use that path's hazards.
