@@ -43,7 +43,7 @@ setup(
   python_requires=">=3.11",
   packages=find_packages(include=["flexmdm_jax", "flexmdm_jax.*"])
   + [f"flexmdm_jax.kernels.{name}" for name in KERNELS],
-  package_data={"flexmdm_jax.evaluation": ["*.html"]},
+  package_data={"flexmdm_jax.pictures": ["*.html"]},
   package_dir={
     f"flexmdm_jax.kernels.{name}": f"kernels/{name}" for name in KERNELS
   },

@@ -15,8 +15,8 @@ from absl import flags
 
 from experiments import cli
 from experiments.benchmarks import kernels, sampling, training
+from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import output
 
 SUITES = ("train", "sample", "kernels")
 
@@ -42,9 +42,9 @@ flags.mark_flags_as_required(["suite", "out"])
 
 
 def main(_):
-  output.require_writable(_OUT.value)
+  files.require_writable(_OUT.value)
   if _PLOT.value:
-    output.require_writable(_PLOT.value)
+    files.require_writable(_PLOT.value)
   if _SUITE.value not in SUITES:
     raise InputError(
       f"--suite={_SUITE.value} is unknown: choose one of {', '.join(SUITES)}."
@@ -92,9 +92,9 @@ def main(_):
     "suite": _SUITE.value,
     "shape": _SHAPE.value,
     **measured,
-    "versions": output.versions(),
+    "versions": files.versions(),
   }
-  output.write_json(_OUT.value, result)
+  files.write_json(_OUT.value, result)
   print(json.dumps(result))
 
 

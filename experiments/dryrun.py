@@ -16,9 +16,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
+from flexmdm_jax import files
 from flexmdm_jax.dryrun import devices, report
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import output
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The experiment's file.", lock_config=True
@@ -38,20 +38,20 @@ flags.mark_flags_as_required(["config", "topology"])
 def main(_):
   jax.config.update("jax_platforms", "cpu")
   if _OUT.value:
-    output.require_writable(_OUT.value)
+    files.require_writable(_OUT.value)
   if _STEP.value not in ("train", "sample"):
     raise InputError(
       f"--step={_STEP.value} is unknown: there are train and sample."
     )
   cli.require_least(batch_size=(_BATCH.value, 1))
   topology = devices.topology(_TOPOLOGY.value)
-  experiment = report.experiment_without_data(_CONFIG.value.to_dict())
+  run = report.run_without_data(_CONFIG.value.to_dict())
   if _STEP.value == "train":
-    result = report.train_report(experiment, topology, _WEAK_SCALING.value)
+    result = report.train_report(run, topology, _WEAK_SCALING.value)
   else:
-    result = report.sample_report(experiment, topology, _BATCH.value)
+    result = report.sample_report(run, topology, _BATCH.value)
   if _OUT.value:
-    output.write_json(_OUT.value, result)
+    files.write_json(_OUT.value, result)
   print(json.dumps(result))
 
 

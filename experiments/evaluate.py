@@ -16,10 +16,10 @@ import time
 from absl import flags
 
 from experiments import cli
-from flexmdm_jax.evaluation import output
+from flexmdm_jax import files
 from flexmdm_jax.evaluation.run_scorer import load_scorer
 from flexmdm_jax.evaluation.tasks import TASKS, evaluate
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.runs import Run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _TASK = flags.DEFINE_string("task", None, f"One of {', '.join(TASKS)}.")
@@ -57,13 +57,13 @@ flags.mark_flags_as_required(["workdir", "task", "out"])
 
 
 def main(_):
-  output.require_writable(_OUT.value)
+  files.require_writable(_OUT.value)
   if _PLOTS.value is not None:
-    output.require_writable_folder(_PLOTS.value, "plots")
-  experiment = Experiment.from_workdir(_WORKDIR.value)
-  experiment = experiment.with_path(_PATH.value)
+    files.require_writable_folder(_PLOTS.value, "plots")
+  run = Run.from_workdir(_WORKDIR.value)
+  run = run.with_path(_PATH.value)
   if _STEPS.value is not None:
-    experiment = experiment.with_sampler(steps=_STEPS.value)
+    run = run.with_sampler(steps=_STEPS.value)
   scorer = step = denoiser = None
   if _SCORER.value is not None:
     scorer = load_scorer(
@@ -74,11 +74,11 @@ def main(_):
       begin=_SCORER_BEGIN.value,
     )
   if _SAMPLES.value is None:
-    step, denoiser = experiment.restore(_WORKDIR.value)
+    step, denoiser = run.restore(_WORKDIR.value)
   begin = time.perf_counter()
   result = evaluate(
     _TASK.value,
-    experiment,
+    run,
     denoiser,
     num=_NUM.value,
     split=_SPLIT.value,
@@ -98,12 +98,12 @@ def main(_):
     "seconds": time.perf_counter() - begin,
     "train_steps": step,
     "samples_file": _SAMPLES.value,
-    "sampler": dataclasses.asdict(experiment.sampler) if denoiser else None,
-    "path": experiment.path.to_config(),
-    "config": experiment.config,
-    "versions": output.versions(),
+    "sampler": dataclasses.asdict(run.sampler) if denoiser else None,
+    "path": run.path.to_config(),
+    "config": run.config,
+    "versions": files.versions(),
   }
-  output.write_json(_OUT.value, result)
+  files.write_json(_OUT.value, result)
   print(json.dumps({k: v for k, v in result.items() if k != "config"}))
 
 

@@ -14,10 +14,10 @@ from absl import flags
 
 from experiments import cli
 from experiments.configs import maze_41, maze_quickstart
-from flexmdm_jax.data.tasks import MazeTask
+from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import output
-from flexmdm_jax.evaluation.comparison import contend
+from flexmdm_jax.evaluation.maze_comparison import contend
+from flexmdm_jax.tasks import MazeTask
 
 _TABLE = flags.DEFINE_string("table", "small", "small or paper.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write.")
@@ -60,7 +60,7 @@ def main(_):
     )
   module, rows, sampling_steps = TABLES[_TABLE.value]
   out = pathlib.Path(_OUT.value)
-  output.require_writable(out / "table.json")
+  files.require_writable(out / "table.json")
   cli.require_least(num=(_NUM.value, 1), train_steps=(_TRAIN_STEPS.value, 1))
   results = []
   for size, K, train_steps, max_length, num_train in rows:
@@ -93,10 +93,10 @@ def main(_):
       )
       print(f"{name}: {100 * contender.best.success:.1f} %", flush=True)
       # After each run: what is done is never lost.
-      output.write_json(
-        out / "table.json", {"rows": results, "versions": output.versions()}
+      files.write_json(
+        out / "table.json", {"rows": results, "versions": files.versions()}
       )
-      output.write_text(out / "table.md", to_markdown(results, sampling_steps))
+      files.write_text(out / "table.md", to_markdown(results, sampling_steps))
 
 
 def to_markdown(results, sampling_steps) -> str:

@@ -12,8 +12,8 @@ from absl import flags
 
 from experiments import cli
 from experiments.configs import maze_quickstart
-from flexmdm_jax.evaluation import output
-from flexmdm_jax.evaluation.comparison import contend, draw
+from flexmdm_jax import files
+from flexmdm_jax.evaluation.maze_comparison import contend, draw
 
 _OUT = flags.DEFINE_string("out", "build/quickstart", "Directory to write.")
 _OVERWRITE = flags.DEFINE_bool(
@@ -29,7 +29,7 @@ SAMPLING_STEPS = (4, 8, 16, 32, 64)
 def main(_):
   out = pathlib.Path(_OUT.value)
   report_file = out / "report.json"
-  output.require_writable(report_file)
+  files.require_writable(report_file)
   cli.require_least(num=(_NUM.value, 1), train_steps=(_TRAIN_STEPS.value, 1))
   config = maze_quickstart.get_config()
   config.data.folder = str(out / "data")
@@ -52,9 +52,9 @@ def main(_):
     "flexmdm": contenders["FlexMDM"].summary(),
     "mdm": contenders["MDM"].summary(),
     "config": config.to_dict(),
-    "versions": output.versions(),
+    "versions": files.versions(),
   }
-  output.write_json(report_file, report)
+  files.write_json(report_file, report)
 
   num = len(contenders["MDM"].records)
   print(f"\n{num} held-out problems, {SAMPLING_STEPS[-1]} sampling steps")

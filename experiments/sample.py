@@ -13,9 +13,9 @@ import jax
 from absl import flags
 
 from experiments import cli
-from flexmdm_jax.evaluation import output
-from flexmdm_jax.experiment import Experiment
-from flexmdm_jax.sampling.start import parse_start
+from experiments.starts import parse_start
+from flexmdm_jax import files
+from flexmdm_jax.runs import Run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
@@ -36,8 +36,8 @@ flags.mark_flags_as_required(["workdir", "steps", "out"])
 
 
 def main(_):
-  output.require_writable(_OUT.value)
-  experiment = Experiment.from_workdir(_WORKDIR.value)
+  files.require_writable(_OUT.value)
+  run = Run.from_workdir(_WORKDIR.value)
   flag_values = dict(
     steps=_STEPS.value,
     method=_METHOD.value,
@@ -45,21 +45,21 @@ def main(_):
     top_p=_TOP_P.value,
   )
   given = {name: x for name, x in flag_values.items() if x is not None}
-  experiment = experiment.with_sampler(**given).with_path(_PATH.value)
-  task = experiment.task
+  run = run.with_sampler(**given).with_path(_PATH.value)
+  task = run.task
   start = parse_start(
     _NUM.value,
     task.max_length,
     task.vocab,
-    grows=task.grows,
+    inserts=task.inserts,
     causal=task.causal,
     prompt=_PROMPT.value,
     prefix=_PREFIX.value,
     suffix=_SUFFIX.value,
     encode=task.encode_text,
   )
-  _, denoiser = experiment.restore(_WORKDIR.value)
-  samples = experiment.sample(
+  _, denoiser = run.restore(_WORKDIR.value)
+  samples = run.sample(
     jax.random.key(_SEED.value), denoiser, start, _BATCH.value
   )
   lines = []
@@ -70,7 +70,7 @@ def main(_):
     if (text := task.to_text(tokens)) is not None:
       line["text"] = text
     lines.append(json.dumps(line))
-  output.write_text(_OUT.value, "\n".join(lines) + "\n")
+  files.write_text(_OUT.value, "\n".join(lines) + "\n")
   print(f"wrote {len(lines)} samples to {_OUT.value}")
 
 

@@ -17,11 +17,11 @@ from ml_collections import config_flags
 
 from experiments import cli
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import output, text_comparison
-from flexmdm_jax.evaluation.comparison import trained
+from flexmdm_jax.evaluation import text_comparison
+from flexmdm_jax.evaluation.maze_comparison import trained
 from flexmdm_jax.evaluation.run_scorer import RunScorer, load_scorer
 from flexmdm_jax.evaluation.samples import held_out
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.runs import Run
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The experiment's file.", lock_config=True
@@ -55,7 +55,7 @@ METHODS = ("autoregressive", "mdm", "flexmdm")
 def main(_):
   name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
   out = pathlib.Path(_OUT.value)
-  output.require_writable(out / f"{name}.json")
+  files.require_writable(out / f"{name}.json")
   steps = cli.parse_ints("sampling_steps", _STEPS.value)
   cli.require_least(
     num=(_NUM.value, 2),
@@ -74,28 +74,28 @@ def main(_):
     config = _CONFIG.value.copy_and_resolve_references()
     config.method = method
     workdir = out / f"{name}_{method}"
-    experiment = Experiment.from_config(config.to_dict())
-    denoiser, losses = trained(experiment, workdir, overwrite=_OVERWRITE.value)
-    if scorer is None and experiment.task.to_text([]) is not None:
+    run = Run.from_config(config.to_dict())
+    denoiser, losses = trained(run, workdir, overwrite=_OVERWRITE.value)
+    if scorer is None and run.task.to_text([]) is not None:
       scorer = RunScorer(workdir)
-    records = held_out(experiment, _NUM.value)
+    records = held_out(run, _NUM.value)
     bound = dict(max_calls=_NUM_TIMES.value, batch_size=_BATCH.value)
     curves[method] = text_comparison.likelihood_curve(
-      experiment,
+      run,
       workdir,
-      held_out(experiment, _CURVE_NUM.value, "validation"),
+      held_out(run, _CURVE_NUM.value, "validation"),
       _PATHS.value[0],
       **bound,
     )
     rows.append(
       {
-        **text_comparison.describe(experiment, losses[1][-1]),
+        **text_comparison.describe(run, losses[1][-1]),
         "curve": curves[method],
         "likelihood": text_comparison.likelihoods(
-          experiment, denoiser, records, _PATHS.value, **bound
+          run, denoiser, records, _PATHS.value, **bound
         ),
         "samples": text_comparison.samples_by_steps(
-          experiment,
+          run,
           denoiser,
           records,
           _PATHS.value,
@@ -107,17 +107,17 @@ def main(_):
     )
     print(f"{name}, {method}: done", flush=True)
     # After each run: what is done is never lost.
-    output.write_json(
+    files.write_json(
       out / f"{name}.json",
       {
         "rows": rows,
         "num": len(records),
         "scorer": scorer and scorer.describe(),
-        "entropy": text_comparison.entropy(experiment, records),
-        "versions": output.versions(),
+        "entropy": text_comparison.entropy(run, records),
+        "versions": files.versions(),
       },
     )
-    output.write_text(out / f"{name}.md", text_comparison.to_markdown(rows))
+    files.write_text(out / f"{name}.md", text_comparison.to_markdown(rows))
     text_comparison.draw_curves(out / f"{name}.png", curves)
 
 

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli, hosts
-from flexmdm_jax.experiment import Experiment, num_parameters
+from flexmdm_jax.runs import Run, num_parameters
 from flexmdm_jax.training.hosts import in_turn, is_lead
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -30,10 +30,10 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(_):
   hosts.start()
   config = _CONFIG.value.to_dict()
-  experiment = in_turn(lambda: Experiment.from_config(config))
+  run = in_turn(lambda: Run.from_config(config))
   if is_lead():
-    print(f"{num_parameters(experiment.model):,} parameters", flush=True)
-  result = experiment.train(_WORKDIR.value, overwrite=_OVERWRITE.value)
+    print(f"{num_parameters(run.model):,} parameters", flush=True)
+  result = run.train(_WORKDIR.value, overwrite=_OVERWRITE.value)
   if is_lead():
     print(json.dumps(result))
 

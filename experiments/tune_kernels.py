@@ -18,8 +18,8 @@ from absl import flags
 
 from experiments import cli
 from experiments.benchmarks.timing import median_seconds
+from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import output
 from flexmdm_jax.kernels.common import target
 
 KERNELS = ("insert_unmask", "token_sample")
@@ -51,7 +51,7 @@ def main(_):
       f" {', '.join(KERNELS)}."
     )
   cli.require_least(repeats=(_REPEATS.value, 1))
-  output.require_writable(_OUT.value)
+  files.require_writable(_OUT.value)
   package = f"flexmdm_jax.kernels.{_KERNEL.value}"
   api, config, specs = (
     importlib.import_module(f"{package}.{part}")
@@ -82,7 +82,7 @@ def main(_):
   )
   num_bytes = {name: spec.num_bytes() for name, spec in specs.SPECS.items()}
   result = dict(best=best["config"], rows=rows, bytes=num_bytes)
-  output.write_json(_OUT.value, {**result, "versions": output.versions()})
+  files.write_json(_OUT.value, {**result, "versions": files.versions()})
   print(f'"{here.kind}": {best["config"]},')
 
 

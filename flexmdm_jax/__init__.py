@@ -16,9 +16,8 @@ from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer, merge_lora
 from flexmdm_jax.paths import lengths_first, on_path
-from flexmdm_jax.rates import Denoiser, Prediction, Rates, rates
-from flexmdm_jax.sampling.sampler import SamplerConfig, Samples, Trace, sample
-from flexmdm_jax.sampling.start import (
+from flexmdm_jax.prediction import Denoiser, Prediction, Rates, rates
+from flexmdm_jax.rows import (
   Start,
   anchor_start,
   empty_start,
@@ -26,7 +25,48 @@ from flexmdm_jax.sampling.start import (
   mask_start,
   prompt_start,
 )
+from flexmdm_jax.sampling.loop import SamplerConfig, Samples, Trace, sample
 from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.vocab import Vocab
 
+__all__ = [
+  "MDM",
+  "Denoiser",
+  "DiT",
+  "ElboTerms",
+  "InputError",
+  "JointInterpolant",
+  "LoRA",
+  "MixedStates",
+  "Noised",
+  "PathStates",
+  "Prediction",
+  "Rates",
+  "SamplerConfig",
+  "Samples",
+  "Start",
+  "Trace",
+  "Transformer",
+  "Vocab",
+  "alignment",
+  "anchor_start",
+  "convert",
+  "denoiser",
+  "draw_times",
+  "elbo_terms",
+  "empty_start",
+  "gap_laws",
+  "infill_start",
+  "lengths_first",
+  "log_likelihood_bound",
+  "mask_start",
+  "merge_lora",
+  "noise",
+  "on_path",
+  "paths",
+  "prompt_start",
+  "rates",
+  "sample",
+  "schedules",
+]
 __version__ = "0.1.0"

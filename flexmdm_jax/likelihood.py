@@ -17,7 +17,7 @@ from flexmdm_jax.losses import (
   next_token_losses,
   tight_terms,
 )
-from flexmdm_jax.rates import Denoiser, forbid_mask
+from flexmdm_jax.prediction import Denoiser, forbid_mask
 from flexmdm_jax.schedules import Immediate
 from flexmdm_jax.times import importance_times
 from flexmdm_jax.vocab import Vocab

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from flexmdm_jax import mesh
 from flexmdm_jax.alignment import Alignment
 from flexmdm_jax.gap_laws import GapLaw
 from flexmdm_jax.interpolant import JointInterpolant, Noised
-from flexmdm_jax.models import mesh
-from flexmdm_jax.rates import Features, Prediction, forbid_mask
+from flexmdm_jax.prediction import Features, Prediction, forbid_mask
 from flexmdm_jax.vocab import Vocab
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from flexmdm_jax import schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
-from flexmdm_jax.rates import Denoiser, Features, Prediction
+from flexmdm_jax.prediction import Denoiser, Features, Prediction
 from flexmdm_jax.schedules import Immediate, Power, Window
 
 # The last survival that the trained clock is asked for; at 0 itself its slope

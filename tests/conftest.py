@@ -31,7 +31,7 @@ CHECKED = (
   "likelihood",
   "losses",
   "models",
-  "rates",
+  "prediction",
   "sampling.choices",
   "times",
 )

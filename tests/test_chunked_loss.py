@@ -9,7 +9,7 @@ from jax.extend.core import jaxprs_in_params
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
 from flexmdm_jax.losses import mask_nats_in_chunks
-from flexmdm_jax.rates import Features
+from flexmdm_jax.prediction import Features
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import Diffusion
 

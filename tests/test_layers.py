@@ -10,17 +10,19 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each may import those to its left, and what stands beside it.
 LAYERS = [
   {"errors", "kernels"},
-  {"vocab"},
-  {"schedules"},
+  {"vocab", "files", "mesh"},
+  {"schedules", "rows"},
   {"interpolant", "times", "gap_laws"},
-  {"rates", "alignment"},
+  {"prediction", "alignment"},
   {"paths"},
   {"states", "losses", "models"},
   {"likelihood", "sampling", "pretrained"},
   {"convert"},
-  {"data"},
+  {"metrics", "data"},
+  {"pictures"},
+  {"tasks"},
   {"training"},
-  {"experiment"},
+  {"runs"},
   {"evaluation", "dryrun"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from flexmdm_jax.interpolant import JointInterpolant
-from flexmdm_jax.rates import Denoiser, forbid_mask
+from flexmdm_jax.prediction import Denoiser, forbid_mask
 from flexmdm_jax.vocab import Vocab
 
 

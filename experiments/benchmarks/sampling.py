@@ -21,10 +21,10 @@ from experiments.benchmarks.timing import (
   device_limits,
   median_seconds,
 )
-from flexmdm_jax.experiment import num_parameters
 from flexmdm_jax.models.denoiser import ModelDenoiser
-from flexmdm_jax.sampling.sampler import SamplerConfig, sample
-from flexmdm_jax.sampling.start import empty_start
+from flexmdm_jax.rows import empty_start
+from flexmdm_jax.runs import num_parameters
+from flexmdm_jax.sampling.loop import SamplerConfig, sample
 
 
 @jax.tree_util.register_dataclass

@@ -13,11 +13,11 @@ from jax.sharding import Mesh, NamedSharding
 from flexmdm_jax.dryrun import hlo, roofline
 from flexmdm_jax.dryrun.devices import Topology
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.experiment import Experiment, boxed_params
 from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.rows import empty_start
+from flexmdm_jax.runs import Run, boxed_params
+from flexmdm_jax.sampling.loop import sample
 from flexmdm_jax.sampling.placement import Placement
-from flexmdm_jax.sampling.sampler import sample
-from flexmdm_jax.sampling.start import empty_start
 from flexmdm_jax.training import partition
 from flexmdm_jax.training.objectives import Autoregressive
 from flexmdm_jax.training.sharding import make_mesh, tree_shardings
@@ -31,24 +31,24 @@ class ShapesOnly:
 
   vocab: Vocab
   max_length: int
-  grows: bool = True
+  inserts: bool = True
   causal: bool = False
 
 
-def experiment_without_data(config: dict[str, Any]) -> Experiment:
-  """The experiment of a config whose data need not be here.
+def run_without_data(config: dict[str, Any]) -> Run:
+  """The run of a config whose data need not be here.
 
   That is so where the config states the model's `vocab`.
   """
   vocab = config["model"].get("vocab")
   if vocab is None:
-    return Experiment.from_config(config)
+    return Run.from_config(config)
   task = ShapesOnly(Vocab(**vocab), config["data"]["max_length"])
-  return Experiment.from_config(config, task)
+  return Run.from_config(config, task)
 
 
 def train_report(
-  experiment: Experiment, topology: Topology, weak_scaling: bool = False
+  run: Run, topology: Topology, weak_scaling: bool = False
 ) -> dict[str, Any]:
   """Compiles the training step for a topology.
 
@@ -56,7 +56,7 @@ def train_report(
   is left out: it needs less memory than the step itself.
 
   Args:
-    experiment: see `experiment_without_data`.
+    run: see `run_without_data`.
     topology: the devices.
     weak_scaling: add the table.
 
@@ -67,12 +67,12 @@ def train_report(
     InputError: the layout does not fit the devices, or the program their
       memory.
   """
-  step = experiment.train_step(topology.devices, bound=False)
-  B = experiment.config["train"]["batch_size"]
+  step = run.train_step(topology.devices, bound=False)
+  B = run.config["train"]["batch_size"]
   begin = time.perf_counter()
   lowered = step.update_with.lower(
     step.abstract_state,
-    abstract_batch(step, B, experiment.task.max_length),
+    abstract_batch(step, B, run.task.max_length),
     step.abstract_base,
   )
   compiled = compiled_for(topology, lowered)
@@ -80,8 +80,8 @@ def train_report(
 
   num_devices = len(topology.devices)
   mesh = dict(step.batch_sharding.mesh.shape)
-  masked = masked_share(experiment)
-  work = roofline.work_of(experiment.model, step.abstract_params, B, masked)
+  masked = masked_share(run)
+  work = roofline.work_of(run.model, step.abstract_params, B, masked)
   sent = hlo.collectives(compiled.as_text(), num_devices)
   predicted = roofline.predict(
     work,
@@ -95,7 +95,7 @@ def train_report(
     devices=about(topology),
     mesh=mesh,
     batch_size=B,
-    max_length=experiment.task.max_length,
+    max_length=run.task.max_length,
     parameters=dict(total=work.parameters, trainable=work.trainable),
     bytes_per_device=memory(compiled),
     flops=dict(
@@ -120,7 +120,7 @@ def train_report(
 
 
 def sample_report(
-  experiment: Experiment, topology: Topology, batch_size: int
+  run: Run, topology: Topology, batch_size: int
 ) -> dict[str, Any]:
   """Compiles sampling from nothing for a topology.
 
@@ -128,7 +128,7 @@ def sample_report(
   whole; the network over `tensor`.
 
   Args:
-    experiment: see `experiment_without_data`.
+    run: see `run_without_data`.
     topology: the devices.
     batch_size: rows.
 
@@ -141,10 +141,10 @@ def sample_report(
     InputError: the layout does not fit the devices or the rows, or the program
       the devices' memory.
   """
-  layout, task = experiment.layout, experiment.task
+  layout, task = run.layout, run.task
   mesh = make_mesh(layout.data, layout.fsdp, layout.tensor, topology.devices)
   placement = Placement(mesh)
-  params = sampling_params(experiment, mesh)
+  params = sampling_params(run, mesh)
   start = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=NamedSharding(mesh, placement.rows())
@@ -155,16 +155,16 @@ def sample_report(
 
   # Outside the mesh: a path is checked with numbers, which these devices,
   # there to compile for alone, cannot hold.
-  on_path = experiment.on_path(denoiser(experiment.model, params))
+  on_path = run.on_path(denoiser(run.model, params))
 
   def draw(key, on_path, start):
     return sample(
       key,
       on_path,
       start,
-      experiment.path,
+      run.path,
       task.vocab,
-      experiment.sampler,
+      run.sampler,
       placement=placement,
     )
 
@@ -174,7 +174,7 @@ def sample_report(
     compiled = compiled_for(topology, lowered)
   seconds = time.perf_counter() - begin
   sent = hlo.collectives(compiled.as_text(), len(topology.devices))
-  work = roofline.work_of(experiment.model, params, batch_size, masked=1.0)
+  work = roofline.work_of(run.model, params, batch_size, masked=1.0)
   call = roofline.call_seconds(
     work, topology.device, len(topology.devices), layout.tensor
   )
@@ -184,7 +184,7 @@ def sample_report(
     mesh=dict(mesh.shape),
     batch_size=batch_size,
     max_length=task.max_length,
-    sampling_steps=experiment.sampler.steps,
+    sampling_steps=run.sampler.steps,
     parameters=dict(total=work.parameters, trainable=work.trainable),
     bytes_per_device=memory(compiled),
     flops=dict(call=work.forward_flops),
@@ -193,7 +193,7 @@ def sample_report(
     prediction=dict(
       matmul_share=roofline.MATMUL_SHARE,
       call_seconds=call,
-      sample_seconds=call * experiment.sampler.steps,
+      sample_seconds=call * run.sampler.steps,
     ),
     compile_seconds=seconds,
     jax=jax.__version__,
@@ -202,24 +202,24 @@ def sample_report(
   return report
 
 
-def sampling_params(experiment: Experiment, mesh: Mesh) -> partition.Params:
+def sampling_params(run: Run, mesh: Mesh) -> partition.Params:
   """Abstract parameters for sampling: split over `tensor` only.
 
   Those that are trained are float32, as checkpoints have them.
   """
-  rules = experiment.layout.rules
+  rules = run.layout.rules
   whole = {
     field.name: None
     for field in dataclasses.fields(rules)
     if getattr(rules, field.name) != "tensor" and field.name != "batch"
   }
-  boxed = boxed_params(experiment.model)
+  boxed = boxed_params(run.model)
   abstract = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     nn.unbox(boxed),
     tree_shardings(boxed, dataclasses.replace(rules, **whole), mesh),
   )
-  trained, frozen = partition.split(experiment.model, abstract)
+  trained, frozen = partition.split(run.model, abstract)
   trained = jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained)
   return partition.join(trained, frozen)
 
@@ -300,16 +300,16 @@ def by_kind(sent: list[hlo.Collective]) -> dict[str, float]:
   return dict(total)
 
 
-def masked_share(experiment: Experiment, rows: int = 256) -> float:
+def masked_share(run: Run, rows: int = 256) -> float:
   """Mean share of masks among a row's L positions, at the end of training.
 
   Of rows of L tokens, at the states that the model is trained on.
   """
-  objective = experiment.objective
+  objective = run.objective
   if isinstance(objective, Autoregressive):
     return 1.0  # every position has a loss, as masks have
-  L, vocab = experiment.task.max_length, experiment.task.vocab
-  drawn = objective.draw(jax.random.key(0), rows, experiment.loop.num_steps)
+  L, vocab = run.task.max_length, run.task.vocab
+  drawn = objective.draw(jax.random.key(0), rows, run.loop.num_steps)
   tokens = jnp.full(L, vocab.pad)
 
   def masks(state):

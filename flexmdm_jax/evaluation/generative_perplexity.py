@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation.diversity import distinct_n, unigram_entropy
 from flexmdm_jax.evaluation.scorers import Scores
+from flexmdm_jax.metrics.diversity import distinct_n, unigram_entropy
 
 # MAUVE takes one cluster for ten texts, and at least two clusters.
 MIN_MAUVE_TEXTS = 20

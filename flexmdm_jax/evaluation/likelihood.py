@@ -14,15 +14,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from flexmdm_jax.data.layouts import Row, crop_row
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.likelihood import (
   KINDS,
   log_likelihood_bound,
   next_token_nats,
 )
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.rows import Rows
+from flexmdm_jax.runs import Run
 
 # Network calls of one estimate of a bound; a second one tells its error.
 _CALLS = 16
@@ -58,7 +58,7 @@ class Likelihood:
 
 def evaluate_likelihood(
   key: Key[Array, ""],
-  experiment: Experiment,
+  run: Run,
   denoiser: ModelDenoiser,
   records: Sequence[Mapping[str, Any]],
   *,
@@ -71,7 +71,7 @@ def evaluate_likelihood(
 
   Args:
     key: a PRNG key.
-    experiment: what was trained, on unconditional sequences.
+    run: what was trained, on unconditional sequences.
     denoiser: its EMA parameters.
     records: the sequences, at least two.
     kind: of bound, see `log_likelihood_bound`; an autoregressive model's number
@@ -90,30 +90,30 @@ def evaluate_likelihood(
     raise InputError(
       f"--num={len(records)} must be at least 2: errors need it."
     )
-  if max_calls < 2 * _CALLS and not experiment.task.causal:
+  if max_calls < 2 * _CALLS and not run.task.causal:
     raise InputError(
       f"--num_times={max_calls} is too small to tell the error of the bound:"
       f" give at least {2 * _CALLS}."
     )
   batches = make_batches(
-    [experiment.task.encode(record) for record in records], batch_size
+    [run.task.encode(record) for record in records], batch_size
   )
-  vocab = experiment.task.vocab
-  if experiment.task.causal:
+  vocab = run.task.vocab
+  if run.task.causal:
     kind = "exact"
     nats = _over(
       batches, lambda _, *rows: _exact(denoiser, *rows, vocab).sum(axis=-1)
     )
     error, calls = np.zeros_like(nats), 1
   else:
-    on_path = experiment.on_path(denoiser)
+    on_path = run.on_path(denoiser)
 
     def estimate(key):
       keys = jax.random.split(key, len(batches))
       return _over(
         batches,
         lambda i, *rows: _bound(
-          keys[i], on_path, *rows, experiment.path, vocab, _CALLS, kind
+          keys[i], on_path, *rows, run.path, vocab, _CALLS, kind
         ),
       )
 
@@ -158,7 +158,7 @@ class Batch(NamedTuple):
   length: Int[np.ndarray, " B"]
 
 
-def make_batches(rows: Sequence[Row], batch_size: int) -> list[Batch]:
+def make_batches(rows: Sequence[Rows], batch_size: int) -> list[Batch]:
   """Batches of rows of like length, cropped.
 
   Arrays are as long as a power of two that holds their rows, or as an example,
@@ -169,21 +169,21 @@ def make_batches(rows: Sequence[Row], batch_size: int) -> list[Batch]:
   """
   if batch_size < 1:
     raise InputError(f"--batch_size={batch_size} must be at least 1.")
-  order = np.argsort([int(row["length"]) for row in rows], kind="stable")
+  order = np.argsort([int(row.length) for row in rows], kind="stable")
   batches = []
   for first in range(0, len(rows), batch_size):
     chosen = order[first : first + batch_size]
-    longest = int(rows[chosen[-1]]["length"])
+    longest = int(rows[chosen[-1]].length)
     room = 1 << max(longest - 1, 7).bit_length()
     cropped = [
-      crop_row(rows[i], min(room, rows[i]["tokens"].size))
+      rows[i].crop(min(room, rows[i].tokens.size))
       for i in np.resize(chosen, batch_size)
     ]
     batches.append(
       Batch(
         chosen,
-        np.stack([row["tokens"] for row in cropped]),
-        np.stack([row["length"] for row in cropped]),
+        np.stack([row.tokens for row in cropped]),
+        np.stack([row.length for row in cropped]),
       )
     )
   return batches

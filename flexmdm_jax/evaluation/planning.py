@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Key
 
-from flexmdm_jax.data.mazes import is_solution
-from flexmdm_jax.data.tasks import subgoals
-from flexmdm_jax.evaluation.lengths import total_variation
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.metrics.lengths import total_variation
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.runs import Run
+from flexmdm_jax.tasks.maze.law import is_solution
+from flexmdm_jax.tasks.maze.task import subgoals
 
 
 class Planning(NamedTuple):
@@ -49,7 +49,7 @@ class Planning(NamedTuple):
 
 def evaluate_planning(
   key: Key[Array, ""],
-  experiment: Experiment,
+  run: Run,
   denoiser: ModelDenoiser,
   records: Sequence[Mapping[str, np.ndarray]],
   batch_size: int = 256,
@@ -61,16 +61,16 @@ def evaluate_planning(
 
   Args:
     key: a PRNG key.
-    experiment: what was trained, on a maze, and how to sample.
+    run: what was trained, on a maze, and how to sample.
     denoiser: its EMA parameters.
     records: held-out problems with their true paths.
     batch_size: problems sampled at once; changes nothing but the memory.
   """
-  task = experiment.task
+  task = run.task
   tried = []
   for name, variant in task.variants().items():
     start = variant.start(records)
-    samples = experiment.sample(key, denoiser, start, batch_size)
+    samples = run.sample(key, denoiser, start, batch_size)
     paths = variant.decode(samples.tokens, samples.length)
     tried.append(_score(task, records, paths, samples.truncated, name))
   return max(tried, key=lambda planning: planning.success)

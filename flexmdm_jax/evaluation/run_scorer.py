@@ -11,8 +11,8 @@ import numpy as np
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.likelihood import make_batches
 from flexmdm_jax.evaluation.scorers import HuggingFaceScorer, Scorer, Scores
-from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.likelihood import next_token_nats
+from flexmdm_jax.runs import Run
 
 
 class RunScorer:
@@ -31,7 +31,7 @@ class RunScorer:
     Raises:
       InputError: it holds no such run, or no readable checkpoint.
     """
-    self._experiment = Experiment.from_workdir(workdir)
+    self._experiment = Run.from_workdir(workdir)
     if not self._experiment.task.causal:
       raise InputError(
         f"--scorer={workdir} is a run of {self._experiment.task.method}: give"

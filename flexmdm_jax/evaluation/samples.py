@@ -9,25 +9,25 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.runs import Run
 from flexmdm_jax.vocab import Vocab
 
 
 def held_out(
-  experiment: Experiment, num: int, split: str = "test"
+  run: Run, num: int, split: str = "test"
 ) -> list[Mapping[str, Any]]:
   """`num` records of a split, or all there are if fewer.
 
   They are spread evenly over it, as its order may mean something.
   """
-  source = experiment.task.records(split)
+  source = run.task.records(split)
   num = min(num, len(source))
   return [source[i * len(source) // num] for i in range(num)]
 
 
 def make_samples(
-  experiment: Experiment,
+  run: Run,
   denoiser: ModelDenoiser,
   records: Sequence[Mapping[str, np.ndarray]],
   key: Key[Array, ""],
@@ -36,7 +36,7 @@ def make_samples(
   """One sample for each record.
 
   Args:
-    experiment: what was trained, and how to sample.
+    run: what was trained, and how to sample.
     denoiser: its EMA parameters.
     records: held-out; what a task takes from them, it starts from.
     key: one key.
@@ -48,8 +48,8 @@ def make_samples(
   Raises:
     InputError: batch_size < 1.
   """
-  task = experiment.task
-  samples = experiment.sample(key, denoiser, task.start(records), batch_size)
+  task = run.task
+  samples = run.sample(key, denoiser, task.start(records), batch_size)
   sequences = task.decode(samples.tokens, samples.length)
   return sequences, float(np.mean(samples.truncated))
 

@@ -1,6 +1,6 @@
 """What `experiments.evaluate` can measure: one function a task.
 
-Each takes an experiment, its denoiser and a number of held-out records, and
+Each takes a run, its denoiser and a number of held-out records, and
 returns a JSON-ready dict.
 """
 
@@ -12,17 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from flexmdm_jax.data import brackets
 from flexmdm_jax.data.splits import require_split
-from flexmdm_jax.data.tasks import BracketTask, MarkovTask, MazeTask
-from flexmdm_jax.data.text_task import TextTask
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.generative_perplexity import (
   import_mauve,
   mauve_of_scores,
   text_report,
 )
-from flexmdm_jax.evaluation.lengths import length_report
 from flexmdm_jax.evaluation.likelihood import evaluate_likelihood
 from flexmdm_jax.evaluation.planning import evaluate_planning
 from flexmdm_jax.evaluation.samples import (
@@ -33,13 +29,17 @@ from flexmdm_jax.evaluation.samples import (
 from flexmdm_jax.evaluation.scorers import Scorer
 from flexmdm_jax.evaluation.text_comparison import entropy
 from flexmdm_jax.evaluation.variance import gradient_variance
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.metrics.lengths import length_report
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.runs import Run
+from flexmdm_jax.tasks import BracketTask, MarkovTask, MazeTask
+from flexmdm_jax.tasks.brackets import law as brackets
+from flexmdm_jax.tasks.text.task import TextTask
 
 
 def evaluate(
   task: str,
-  experiment: Experiment,
+  run: Run,
   denoiser: ModelDenoiser | None,
   *,
   num: int,
@@ -58,7 +58,7 @@ def evaluate(
 
   Args:
     task: a key of `TASKS`.
-    experiment: what was trained.
+    run: what was trained.
     denoiser: its EMA parameters; None if `samples` are given.
     num: records, or samples to make; all there are if fewer.
     split: the records'; "test/NAME" is a source's of a mixture.
@@ -92,7 +92,7 @@ def evaluate(
     raise InputError(
       f"--samples={samples} is of no use to --task={task}: leave it out."
     )
-  records = held_out(experiment, num, split)
+  records = held_out(run, num, split)
   key = jax.random.key(seed)
   options = dict(
     batch_size=batch_size,
@@ -107,24 +107,22 @@ def evaluate(
   return {
     "split": split,
     "num": len(records),
-    **TASKS[task](experiment, denoiser, records, key, **options),
+    **TASKS[task](run, denoiser, records, key, **options),
   }
 
 
-def maze(experiment, denoiser, records, key, *, batch_size, **_):
+def maze(run, denoiser, records, key, *, batch_size, **_):
   """Success rate and path lengths; see `planning.Planning`."""
-  _require(experiment, MazeTask, "maze", "mazes")
-  planning = evaluate_planning(key, experiment, denoiser, records, batch_size)
+  _require(run, MazeTask, "maze", "mazes")
+  planning = evaluate_planning(key, run, denoiser, records, batch_size)
   return planning.summary()
 
 
-def lengths(
-  experiment, denoiser, records, key, *, batch_size, samples, plots, **_
-):
+def lengths(run, denoiser, records, key, *, batch_size, samples, plots, **_):
   """Length law of samples against that of the data; see `length_report`."""
-  task = experiment.task
+  task = run.task
   made, truncated = (
-    make_samples(experiment, denoiser, records, key, batch_size)
+    make_samples(run, denoiser, records, key, batch_size)
     if samples is None
     else read_samples(samples, task.vocab)
   )
@@ -135,7 +133,7 @@ def lengths(
     "truncated": truncated,
   }
   if isinstance(task, BracketTask):
-    kinds = experiment.config["data"]["kinds"]
+    kinds = run.config["data"]["kinds"]
     result["balanced"] = float(
       np.mean([brackets.is_balanced(s, kinds) for s in made])
     )
@@ -145,7 +143,7 @@ def lengths(
 
 
 def generative_perplexity(
-  experiment,
+  run,
   denoiser,
   records,
   key,
@@ -161,11 +159,11 @@ def generative_perplexity(
 
   The two are reported alike, see `text_report`; the perplexities stand on top.
   """
-  task = experiment.task
+  task = run.task
   if task.to_text([]) is None:
     raise InputError(
       "--task=generative_perplexity needs text, but this run is on"
-      f" {experiment.config['data']['name']}."
+      f" {run.config['data']['name']}."
     )
   if scorer is None:
     raise InputError(
@@ -175,7 +173,7 @@ def generative_perplexity(
   if mauve:
     import_mauve()  # is it there? before any work
   made, truncated = (
-    make_samples(experiment, denoiser, records, key, batch_size)
+    make_samples(run, denoiser, records, key, batch_size)
     if samples is None
     else read_samples(samples, task.vocab)
   )
@@ -206,7 +204,7 @@ def generative_perplexity(
 
 
 def likelihood(
-  experiment,
+  run,
   denoiser,
   records,
   key,
@@ -223,12 +221,12 @@ def likelihood(
   `-log p` of the very sequences that are scored, in nats, and `nats_above`,
   how many more nats the model needs.
   """
-  task = experiment.task
+  task = run.task
   kinds = (BracketTask, MarkovTask, TextTask)
-  _require(experiment, kinds, "likelihood", "unconditional sequences")
+  _require(run, kinds, "likelihood", "unconditional sequences")
   result = evaluate_likelihood(
     key,
-    experiment,
+    run,
     denoiser,
     records,
     kind=kind,
@@ -238,14 +236,14 @@ def likelihood(
   )
   report = dataclasses.asdict(result)
   if isinstance(task, MarkovTask):
-    exact = entropy(experiment, records)
+    exact = entropy(run, records)
     report |= {"entropy": exact, "nats_above": result.nats - exact}
   return report
 
 
-def variance(experiment, denoiser, records, key, **_):
+def variance(run, denoiser, records, key, **_):
   """Of the gradient, by targets; see `gradient_variance`."""
-  return gradient_variance(key, experiment, denoiser, records)
+  return gradient_variance(key, run, denoiser, records)
 
 
 TASKS = {
@@ -275,7 +273,7 @@ def _draw_lengths(folder, method, made, true):
 
 def _plots():
   try:
-    from flexmdm_jax.evaluation import plots
+    from flexmdm_jax.pictures import figures as plots
   except ImportError as error:
     raise InputError(
       f"--plots needs the package {error.name}: pip install matplotlib."
@@ -283,9 +281,9 @@ def _plots():
   return plots
 
 
-def _require(experiment, kind, task, what):
-  if not isinstance(experiment.task, kind):
+def _require(run, kind, task, what):
+  if not isinstance(run.task, kind):
     raise InputError(
       f"--task={task} needs {what}, but this run is on"
-      f" {experiment.config['data']['name']}."
+      f" {run.config['data']['name']}."
     )

@@ -9,17 +9,17 @@ from typing import Any
 import jax
 
 from flexmdm_jax.evaluation.generative_perplexity import text_report
-from flexmdm_jax.evaluation.lengths import length_report
 from flexmdm_jax.evaluation.likelihood import evaluate_likelihood
 from flexmdm_jax.evaluation.samples import make_samples
 from flexmdm_jax.evaluation.scorers import Scorer
-from flexmdm_jax.experiment import Experiment, num_parameters
+from flexmdm_jax.metrics.lengths import length_report
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.runs import Run, num_parameters
 from flexmdm_jax.training.checkpoint import saved_steps
 
 
 def likelihoods(
-  experiment: Experiment,
+  run: Run,
   denoiser: ModelDenoiser,
   records: Sequence[Mapping[str, Any]],
   paths: Sequence[str],
@@ -30,7 +30,7 @@ def likelihoods(
   """Every likelihood that the method has, JSON-ready.
 
   Args:
-    experiment: what was trained, on sequences.
+    run: what was trained, on sequences.
     denoiser: its EMA parameters.
     records: held-out sequences.
     paths: those on which a model that inserts is bounded, as `paths.parse`
@@ -42,7 +42,7 @@ def likelihoods(
     The fields of `Likelihood` for each path, with "path"; "" for a method that
     has one way only. The paper's bound is of the trained path.
   """
-  if experiment.task.grows:
+  if run.task.inserts:
     measured = [*((path, "tight") for path in paths), ("trained", "paper")]
   else:
     measured = [("", "tight")]
@@ -52,7 +52,7 @@ def likelihoods(
       **dataclasses.asdict(
         evaluate_likelihood(
           jax.random.key(0),
-          experiment.with_path(path or None),
+          run.with_path(path or None),
           denoiser,
           records,
           kind=kind,
@@ -66,7 +66,7 @@ def likelihoods(
 
 
 def likelihood_curve(
-  experiment: Experiment,
+  run: Run,
   workdir: pathlib.Path,
   records: Sequence[Mapping[str, Any]],
   path: str,
@@ -77,7 +77,7 @@ def likelihood_curve(
   """The tight bound at every checkpoint that a run has kept.
 
   Args:
-    experiment: what was trained, on sequences.
+    run: what was trained, on sequences.
     workdir: of the run.
     records: held-out sequences.
     path: as for `likelihoods`.
@@ -87,11 +87,11 @@ def likelihood_curve(
   Returns:
     (steps, nats a sequence), ascending.
   """
-  chosen = experiment.with_path(path if experiment.task.grows else None)
+  chosen = run.with_path(path if run.task.inserts else None)
   steps = saved_steps(workdir)
   nats = []
   for step in steps:
-    _, denoiser = experiment.restore(workdir, step)
+    _, denoiser = run.restore(workdir, step)
     found = evaluate_likelihood(
       jax.random.key(0),
       chosen,
@@ -105,7 +105,7 @@ def likelihood_curve(
 
 
 def samples_by_steps(
-  experiment: Experiment,
+  run: Run,
   denoiser: ModelDenoiser,
   records: Sequence[Mapping[str, Any]],
   paths: Sequence[str],
@@ -116,7 +116,7 @@ def samples_by_steps(
   """Length law and text quality of samples, by path and calls, JSON-ready.
 
   Args:
-    experiment: what was trained, on unconditional sequences.
+    run: what was trained, on unconditional sequences.
     denoiser: its EMA parameters.
     records: held-out, to compare with; as many samples are made.
     paths: as for `likelihoods`.
@@ -126,12 +126,12 @@ def samples_by_steps(
     batch_size: rows at once.
   """
   true = [len(record["tokens"]) for record in records]
-  if experiment.task.causal:
-    sampling_steps = (experiment.task.max_length,)
+  if run.task.causal:
+    sampling_steps = (run.task.max_length,)
   results = []
-  for path in paths if experiment.task.grows else ("",):
+  for path in paths if run.task.inserts else ("",):
     for steps in sampling_steps:
-      chosen = experiment.with_path(path or None).with_sampler(steps=steps)
+      chosen = run.with_path(path or None).with_sampler(steps=steps)
       made, truncated = make_samples(
         chosen, denoiser, records, jax.random.key(0), batch_size
       )
@@ -139,22 +139,20 @@ def samples_by_steps(
       report = {
         "path": path,
         "calls": steps,
-        **length_report(lengths, true, experiment.task.max_length),
+        **length_report(lengths, true, run.task.max_length),
         "truncated": truncated,
       }
       if scorer is not None:
-        texts = [experiment.task.to_text(sequence) for sequence in made]
+        texts = [run.task.to_text(sequence) for sequence in made]
         report |= text_report(made, texts, scorer.score(texts))
         report["examples"] = texts[:8]
       results.append(report)
   return results
 
 
-def entropy(
-  experiment: Experiment, records: Sequence[Mapping[str, Any]]
-) -> float | None:
+def entropy(run: Run, records: Sequence[Mapping[str, Any]]) -> float | None:
   """The exact mean of `-log p` of records, nats, where their law is known."""
-  language = getattr(experiment.task, "language", None)
+  language = getattr(run.task, "language", None)
   if language is None:
     return None
   return -float(language.log_prob([x["tokens"] for x in records]).mean())
@@ -169,18 +167,18 @@ def draw_curves(
     path: PNG file to write.
     curves: by method, as `likelihood_curve` returns them.
   """
-  from flexmdm_jax.evaluation import plots  # matplotlib: an extra
+  from flexmdm_jax.pictures import figures  # matplotlib: an extra
 
-  plots.plot_loss(path, curves, ylabel="-log p of a text, at most (nats)")
+  figures.plot_loss(path, curves, ylabel="-log p of a text, at most (nats)")
 
 
-def describe(experiment: Experiment, train_loss: float) -> dict[str, Any]:
+def describe(run: Run, train_loss: float) -> dict[str, Any]:
   """What was trained, in a few numbers."""
   return {
-    "method": experiment.task.method,
-    "targets": experiment.config["train"]["targets"],
-    "parameters": num_parameters(experiment.model),
-    "train_steps": experiment.loop.num_steps,
+    "method": run.task.method,
+    "targets": run.config["train"]["targets"],
+    "parameters": num_parameters(run.model),
+    "train_steps": run.loop.num_steps,
     "train_loss": train_loss,
   }
 

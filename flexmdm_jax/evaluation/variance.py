@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.runs import Run
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import TARGETS, Diffusion
 
@@ -26,7 +26,7 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 def gradient_variance(
   key: Key[Array, ""],
-  experiment: Experiment,
+  run: Run,
   denoiser: ModelDenoiser,
   records: Sequence[Mapping[str, Any]],
   times: Sequence[float] = TIMES,
@@ -35,7 +35,7 @@ def gradient_variance(
 
   Args:
     key: a PRNG key; both kinds see the same noise.
-    experiment: what was trained, a FlexMDM.
+    run: what was trained, a FlexMDM.
     denoiser: its parameters.
     records: rows, one draw of noise each.
     times: in [0, 1).
@@ -47,22 +47,22 @@ def gradient_variance(
   Raises:
     InputError: the model does not insert, or fewer than two records.
   """
-  if not experiment.task.grows:
+  if not run.task.inserts:
     raise InputError(
       "--task=gradient_variance needs a model that inserts, but this run's"
-      f" method is {experiment.task.method}: its targets are the same."
+      f" method is {run.task.method}: its targets are the same."
     )
   if len(records) < 2:
     raise InputError(f"--num={len(records)} must be at least 2.")
-  rows = [experiment.task.encode(record) for record in records]
+  rows = [run.task.encode(record) for record in records]
   variances = {kind: [] for kind in TARGETS}
   for time_key, t in zip(jax.random.split(key, len(times)), times, strict=True):
     keys = jax.random.split(time_key, len(rows))
     for kind in TARGETS:
       objective = dataclasses.replace(
-        experiment.objective,
+        run.objective,
         targets=kind,
-        states=PathStates(experiment.interpolant),
+        states=PathStates(run.interpolant),
       )
       variances[kind].append(_variance(keys, denoiser, rows, t, objective))
   sampled, aligned = (np.array(variances[kind]) for kind in TARGETS)
@@ -79,7 +79,7 @@ def _variance(keys, denoiser, rows, t, objective: Diffusion) -> float:
   zeros = jax.tree.map(jnp.zeros_like, denoiser.params)
   total, squares = zeros, jnp.float32(0)
   for key, row in zip(keys, rows, strict=True):
-    row = {name: x[None] for name, x in row.items()}
+    row = jax.tree.map(lambda x: x[None], row)
     total, squares = add(total, squares, key[None], denoiser, row, t)
   n = len(rows)
   square_of_mean = sum(jnp.sum((x / n) ** 2) for x in jax.tree.leaves(total))

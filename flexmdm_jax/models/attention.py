@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from flexmdm_jax import mesh as meshes
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.models import mesh as meshes
 
 ATTENTIONS = ("xla", "cudnn", "splash", None)
 _LANES = 128

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from flexmdm_jax.rates import Features, Prediction
+from flexmdm_jax.prediction import Features, Prediction
 
 
 @jax.tree_util.register_dataclass

@@ -26,7 +26,7 @@ from flexmdm_jax.models.attention import (
   rotary_angles,
   rotate,
 )
-from flexmdm_jax.rates import Features, Prediction
+from flexmdm_jax.prediction import Features, Prediction
 from flexmdm_jax.vocab import Vocab
 
 _TIME_FEATURES = 256

@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from flexmdm_jax import mesh
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.models import gaps, mesh
+from flexmdm_jax.models import gaps
 from flexmdm_jax.models import lora as lora_lib
 from flexmdm_jax.models.attention import (
   attend,
@@ -33,7 +34,7 @@ from flexmdm_jax.models.attention import (
   rotate,
 )
 from flexmdm_jax.models.lora import Linear, LoRA
-from flexmdm_jax.rates import Features, Prediction
+from flexmdm_jax.prediction import Features, Prediction
 from flexmdm_jax.vocab import Vocab
 
 # What the backward pass keeps of a block beside its input.

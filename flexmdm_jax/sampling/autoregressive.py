@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from flexmdm_jax.rates import Denoiser, forbid_mask
+from flexmdm_jax.prediction import Denoiser, forbid_mask
+from flexmdm_jax.rows import Start
 from flexmdm_jax.sampling import choices
-from flexmdm_jax.sampling.sampler import Samples, row_keys
-from flexmdm_jax.sampling.start import Start
+from flexmdm_jax.sampling.loop import Samples, row_keys
 from flexmdm_jax.vocab import Vocab
 
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, Key
 
 from flexmdm_jax.kernels.token_sample import TokenSamples, token_sample
-from flexmdm_jax.rates import forbid_mask
+from flexmdm_jax.prediction import forbid_mask
 from flexmdm_jax.sampling import choices
 from flexmdm_jax.sampling.placement import on_axis
 

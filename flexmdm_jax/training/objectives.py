@@ -23,14 +23,10 @@ from flexmdm_jax.losses import (
   mask_nats,
   mask_nats_in_chunks,
 )
-from flexmdm_jax.rates import Denoiser, Features, forbid_mask
+from flexmdm_jax.prediction import Denoiser, Features, forbid_mask
+from flexmdm_jax.rows import Rows
 from flexmdm_jax.states import PathStates, StateLaw, States
 from flexmdm_jax.vocab import Vocab
-
-# A batch is a dict of arrays, one row an example:
-#   tokens i32[B, L], length i32[B], frozen bool[B, L], open_gaps bool[B, L+1].
-# L is that of the batch's bucket, at most the model's: one compilation each.
-Batch = dict[str, Array]
 
 TARGETS = ("sampled", "aligned")
 GAP_LOSSES = ("phi", "damped")
@@ -55,9 +51,9 @@ class Objective(Protocol):
   names: tuple[str, ...]
   bound_names: tuple[str, ...]
   draw: Callable[[Key[Array, ""], int, Any], Any]
-  terms: Callable[[Denoiser, Batch, Any], dict[str, Float[Array, " B"]]]
+  terms: Callable[[Denoiser, Rows, Any], dict[str, Float[Array, " B"]]]
   bound: Callable[
-    [Denoiser, Batch, Key[Array, ""]], dict[str, Float[Array, " B"]]
+    [Denoiser, Rows, Key[Array, ""]], dict[str, Float[Array, " B"]]
   ]
 
 
@@ -122,7 +118,7 @@ class Diffusion:
     return self.states.draw(key, batch_size, step)
 
   def terms(
-    self, denoiser: Denoiser, batch: Batch, drawn: States
+    self, denoiser: Denoiser, batch: Rows, drawn: States
   ) -> dict[str, Float[Array, " B"]]:
     """The weighted token and gap losses of each row."""
     unmask, insert = self._losses(self.states, denoiser, batch, drawn)
@@ -132,7 +128,7 @@ class Diffusion:
     }
 
   def bound(
-    self, denoiser: Denoiser, batch: Batch, key: Key[Array, ""]
+    self, denoiser: Denoiser, batch: Rows, key: Key[Array, ""]
   ) -> dict[str, Float[Array, " B"]]:
     """The terms of the bound on the trained schedules, whatever is minimised.
 
@@ -141,7 +137,7 @@ class Diffusion:
     """
     law = PathStates(self.interpolant)
     plain = dataclasses.replace(self, gap_loss="phi")
-    drawn = law.draw(key, batch["tokens"].shape[0])
+    drawn = law.draw(key, batch.tokens.shape[0])
     unmask, insert = plain._losses(law, denoiser, batch, drawn, rate=True)
     return {
       "bound_unmask": drawn.unmask_weight * unmask,
@@ -162,18 +158,18 @@ class Diffusion:
     """
     noised = jax.vmap(law.noise, (0, 0, 0, None, 0, 0))(
       drawn,
-      batch["tokens"],
-      batch["length"],
+      batch.tokens,
+      batch.length,
       self.vocab,
-      batch["frozen"],
-      batch["open_gaps"],
+      batch.frozen,
+      batch.open_gaps,
     )
     predict = getattr(denoiser, "features", denoiser)
     predicted = predict(noised.tokens, noised.length, drawn.t)
     alignment = None
     if self.targets == "aligned":
       alignment = jax.vmap(align)(
-        noised, batch["tokens"], batch["length"], batch["frozen"]
+        noised, batch.tokens, batch.length, batch.frozen
       )
     unmask = self._mask_nats(predicted, noised, alignment)
     if predicted.law is not None and not rate:
@@ -222,17 +218,15 @@ class Autoregressive:
     return ()
 
   def terms(
-    self, denoiser: Denoiser, batch: Batch, drawn: tuple[()]
+    self, denoiser: Denoiser, batch: Rows, drawn: tuple[()]
   ) -> dict[str, Float[Array, " B"]]:
     """The negative log-likelihood of each row."""
     del drawn
-    nats = next_token_nats(
-      denoiser, batch["tokens"], batch["length"], self.vocab
-    )
+    nats = next_token_nats(denoiser, batch.tokens, batch.length, self.vocab)
     return {"next_token": jnp.sum(nats, axis=-1)}
 
   def bound(
-    self, denoiser: Denoiser, batch: Batch, key: Key[Array, ""]
+    self, denoiser: Denoiser, batch: Rows, key: Key[Array, ""]
   ) -> dict[str, Float[Array, " B"]]:
     """The loss is the exact `-log p`: there is nothing to add."""
     del denoiser, batch, key

@@ -22,8 +22,9 @@ from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.rows import Rows
 from flexmdm_jax.training import partition, sharding
-from flexmdm_jax.training.objectives import Batch, Objective
+from flexmdm_jax.training.objectives import Objective
 from flexmdm_jax.training.partition import Params
 from flexmdm_jax.training.sharding import Rules
 
@@ -84,7 +85,7 @@ class TrainStep:
   base: Params = dataclasses.field(default_factory=dict)
 
   def update(
-    self, state: TrainState, batch: Batch
+    self, state: TrainState, batch: Rows
   ) -> tuple[TrainState, dict[str, Array]]:
     """The update, with `base`."""
     return self.update_with(state, batch, self.base)
@@ -178,7 +179,7 @@ def make_train_step(
   def init_base(key):
     return partition.split(model, nn.unbox(init_params(key)[0]))[1]
 
-  def loss_fn(params, base, dropout_key, batch: Batch, drawn):
+  def loss_fn(params, base, dropout_key, batch: Rows, drawn):
     network = denoiser(
       model, partition.join(params, base), rngs={"dropout": dropout_key}
     )
@@ -187,7 +188,7 @@ def make_train_step(
     # A nat a token slot, so that clipping means the same at any length.
     return sum(terms.values()) / L, terms
 
-  def measure_bound(state: TrainState, base: Params, part: Batch, key):
+  def measure_bound(state: TrainState, base: Params, part: Rows, key):
     """The bound's terms of one part of a batch, and 1; or zeros."""
 
     def measure():
@@ -206,7 +207,7 @@ def make_train_step(
     due = first | (state.step % bound_every == 0)
     return jax.lax.cond(due, measure, skip)
 
-  def update(state: TrainState, batch: Batch, base: Params):
+  def update(state: TrainState, batch: Rows, base: Params):
     step_key = jax.random.fold_in(state.key, state.step)
     parts = (batch, objective.draw(step_key, batch_size, state.step))
     # Part j takes every `accumulation`-th row: each covers all of [0, 1], and
@@ -256,7 +257,7 @@ def make_train_step(
     values = {
       **losses,
       "grad_norm": grad_norm,
-      "tokens": jnp.sum(batch["length"]).astype(jnp.float32),
+      "tokens": jnp.sum(batch.length).astype(jnp.float32),
       "finite": finite.astype(jnp.float32),
       "count": 1.0,
     }

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexmdm_jax.data.layouts import TextLayout
 from flexmdm_jax.data.tokenizers import FolderTokenizer, GPT2Tokenizer
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.rows import AnchorLayout
 from flexmdm_jax.vocab import Vocab
 from tests.data import tiny_text
 
@@ -72,12 +72,12 @@ def test_special_and_unused_ids_show(tokenizer):
 
 
 def test_the_length_decides_where_the_pad_is_a_token(tokenizer):
-  layout = TextLayout(tokenizer.vocab, 8)
+  layout = AnchorLayout(tokenizer.vocab, 8)
   tokens = [258, 261, 259, 261]
   row = layout.encode(tokens)
-  assert row["length"] == 4 and row["open_gaps"].sum() == 5
-  assert layout.decode(row["tokens"], row["length"]) == tokens
-  np.testing.assert_array_equal(row["tokens"][4:], 261)
+  assert row.length == 4 and row.open_gaps.sum() == 5
+  assert layout.decode(row.tokens, row.length) == tokens
+  np.testing.assert_array_equal(row.tokens[4:], 261)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexmdm_jax.data import layouts
+from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.data.mixture import Mixture, parse_weights
-from flexmdm_jax.data.pipeline import make_loader
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.rows import AnchorLayout, PaddedLayout
 from flexmdm_jax.vocab import Vocab
 
-LAYOUT = layouts.TextLayout(Vocab(1000, 998, 999), 16)
+LAYOUT = AnchorLayout(Vocab(1000, 998, 999), 16)
 SIZES = {"a": 40, "b": 11}
 
 
@@ -148,7 +148,7 @@ def loader(buckets=(), source=None, **kwargs):
 
 
 def rows(batch):
-  texts = zip(batch["tokens"], batch["length"], strict=True)
+  texts = zip(batch.tokens, batch.length, strict=True)
   return [LAYOUT.decode(tokens, n) for tokens, n in texts]
 
 
@@ -198,12 +198,12 @@ def test_resumes_exactly_across_epochs(buckets, at):
 def test_buckets_hold_the_shares_of_an_epoch():
   mixed = mixture((("a", 1), ("b", 2)))
   batches = list(loader((4, 8, 16), mixed, num_epochs=1))
-  assert {batch["tokens"].shape[1] for batch in batches} == {4, 8, 16}
+  assert {batch.tokens.shape[1] for batch in batches} == {4, 8, 16}
   seen = [row[0] for batch in batches for row in rows(batch)]
   assert len(seen) == 48 and sum(word >= 100 for word in seen) == 32
 
 
 def test_fixed_rows_are_left_whole():
-  layout = layouts.PaddedLayout(LAYOUT.vocab, 16)
+  layout = PaddedLayout(LAYOUT.vocab, 16)
   batch = next(make_loader(mixture(), layout.encode, batch_size=4, seed=0))
-  assert batch["tokens"].shape == (4, 16) and (batch["length"] == 16).all()
+  assert batch.tokens.shape == (4, 16) and (batch.length == 16).all()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.configs import base
-from flexmdm_jax.data.pipeline import make_loader
-from flexmdm_jax.data.tasks import make_task
+from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.tasks import make_task
 from flexmdm_jax.vocab import Vocab
 from tests.data.tiny_text import write_bpe, write_jsonl, write_model_folder
 
@@ -79,7 +79,7 @@ def test_sources_have_their_shares(settings, weight, buckets):
   seen = [
     is_proof(task, row[:n])
     for batch in batches
-    for row, n in zip(batch["tokens"], batch["length"], strict=True)
+    for row, n in zip(batch.tokens, batch.length, strict=True)
   ]
   assert np.mean(seen) == weight / (weight + 0.5)
 
@@ -88,7 +88,7 @@ def test_two_processes_and_a_resumed_run_see_the_same(settings):
   task = make_task("flexmdm", settings())
 
   def take(iterator, n):
-    return [b["tokens"].tolist() for b in itertools.islice(iterator, n)]
+    return [b.tokens.tolist() for b in itertools.islice(iterator, n)]
 
   whole = take(loader(task), 30)
   one, two = (take(loader(task, rows=range(i, 8, 2)), 30) for i in (0, 1))
@@ -136,7 +136,7 @@ def test_a_source_of_weight_0_is_not_read(settings):
 def test_baselines_mix_too(settings, method):
   task = make_task(method, settings())
   batch = next(loader(task))
-  assert len(batch["tokens"]) == 8
+  assert len(batch.tokens) == 8
 
 
 @pytest.mark.parametrize(

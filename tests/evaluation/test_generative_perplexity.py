@@ -17,7 +17,7 @@ from flexmdm_jax.evaluation.generative_perplexity import (
 from flexmdm_jax.evaluation.samples import held_out, read_samples
 from flexmdm_jax.evaluation.scorers import Scores
 from flexmdm_jax.evaluation.tasks import evaluate
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.runs import Run
 from flexmdm_jax.vocab import Vocab
 from tests.evaluation.fake_scorer import UniformScorer
 
@@ -94,7 +94,7 @@ def run(tmp_path_factory):
   config.optimizer.warmup_steps = 1
   config.train.update(num_steps=2, batch_size=8, report_every=1)
   config.sampler.steps = 2
-  experiment = Experiment.from_config(config.to_dict())
+  experiment = Run.from_config(config.to_dict())
   experiment.train(folder / "run", progress=False)
   experiment.task.to_text = lambda ids: "".join("()[]{}<>"[i] for i in ids)
   return experiment, experiment.restore(folder / "run")[1]

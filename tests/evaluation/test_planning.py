@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from experiments.configs import brackets_quickstart, maze_quickstart
-from flexmdm_jax.data.mazes import is_solution
-from flexmdm_jax.data.tasks import subgoals
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import output, planning
-from flexmdm_jax.evaluation.comparison import contend, draw
+from flexmdm_jax.evaluation import planning
+from flexmdm_jax.evaluation.maze_comparison import contend, draw
 from flexmdm_jax.evaluation.tasks import evaluate
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.runs import Run
+from flexmdm_jax.tasks import subgoals
+from flexmdm_jax.tasks.maze.law import is_solution
 
 
 def tiny(module, folder, **data):
@@ -87,7 +87,7 @@ def test_evaluation_tasks(contenders, tmp_path):
     with pytest.raises(InputError, match=r"split='.*' is unknown"):
       evaluate("maze", maze.experiment, maze.denoiser, num=3, split=split)
 
-  experiment = Experiment.from_config(tiny(brackets_quickstart, tmp_path))
+  experiment = Run.from_config(tiny(brackets_quickstart, tmp_path))
   experiment.train(tmp_path / "run", progress=False)
   _, denoiser = experiment.restore(tmp_path / "run")
   lengths = evaluate("lengths", experiment, denoiser, num=4)
@@ -108,13 +108,13 @@ def test_evaluation_tasks(contenders, tmp_path):
 
 def test_output_keeps_what_was_there(tmp_path):
   path = tmp_path / "a" / "b.json"
-  output.write_json(path, {"x": 1})
+  files.write_json(path, {"x": 1})
   with pytest.raises(TypeError):
-    output.write_json(path, {"x": object()})
+    files.write_json(path, {"x": object()})
   assert json.loads(path.read_text()) == {"x": 1}
   with pytest.raises(InputError, match="is a directory"):
-    output.require_writable(tmp_path)
+    files.require_writable(tmp_path)
   with pytest.raises(InputError, match="cannot write"):
-    output.require_writable(path / "c.json")
+    files.require_writable(path / "c.json")
   with pytest.raises(InputError, match="cannot write"):
-    output.write_text(path / "c.json", "")
+    files.write_text(path / "c.json", "")

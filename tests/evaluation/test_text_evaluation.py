@@ -13,15 +13,15 @@ import pytest
 from experiments.configs import shakespeare
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import text_comparison
-from flexmdm_jax.evaluation.comparison import trained
 from flexmdm_jax.evaluation.likelihood import (
   evaluate_likelihood,
   make_batches,
   mean_error,
 )
+from flexmdm_jax.evaluation.maze_comparison import trained
 from flexmdm_jax.evaluation.run_scorer import RunScorer
 from flexmdm_jax.evaluation.variance import gradient_variance
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.runs import Run
 from tests.data.tiny_text import write_bpe, write_jsonl
 
 METHODS = ("flexmdm", "mdm", "autoregressive")
@@ -56,7 +56,7 @@ def runs(tmp_path_factory):
     config.optimizer.warmup_steps = 1
     config.train.update(num_steps=4, batch_size=8, report_every=2)
     config.sampler.steps = 2
-    experiment = Experiment.from_config(config.to_dict())
+    experiment = Run.from_config(config.to_dict())
     denoiser, _ = trained(experiment, folder / method)
     result[method] = (experiment, denoiser, folder / method)
   return result
@@ -213,7 +213,7 @@ def test_a_model_samples_with_its_own_schedules_only(runs):
   config = json.loads(json.dumps(experiment.config))
   config["insertion"] = {"name": "sine"}
   with pytest.raises(InputError, match="trained with the schedules"):
-    Experiment.from_config(config).restore(workdir)
+    Run.from_config(config).restore(workdir)
 
 
 @pytest.mark.parametrize(

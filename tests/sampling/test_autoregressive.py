@@ -11,9 +11,9 @@ import scipy.stats
 import flexmdm_jax as fm
 from flexmdm_jax.likelihood import next_token_nats
 from flexmdm_jax.losses import next_token_losses
+from flexmdm_jax.rows import Start
 from flexmdm_jax.sampling.autoregressive import sample_autoregressive
-from flexmdm_jax.sampling.sampler import row_keys
-from flexmdm_jax.sampling.start import Start
+from flexmdm_jax.sampling.loop import row_keys
 
 VOCAB = fm.Vocab(size=4, mask=2, pad=3)
 # The mask, which stands for the beginning, and up to two tokens.

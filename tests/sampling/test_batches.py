@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from flexmdm_jax.sampling.sampler import in_batches
+from flexmdm_jax.sampling.loop import in_batches
 from flexmdm_jax.schedules import Linear
 
 L = 6

@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 
 import flexmdm_jax as fm
+from flexmdm_jax.sampling.loop import _canvases, default_buckets
 from flexmdm_jax.sampling.placement import Placement
-from flexmdm_jax.sampling.sampler import _canvases, default_buckets
 from flexmdm_jax.schedules import Linear, Power
 from flexmdm_jax.training.sharding import Rules, make_mesh, tree_shardings
 from tests.exact import quick_jit

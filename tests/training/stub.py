@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 import flexmdm_jax as fm
-from flexmdm_jax.rates import Features
+from flexmdm_jax.prediction import Features
 
 SIZE, RANK = 8, 2
 _normal = nn.initializers.normal(0.5)

@@ -12,8 +12,8 @@ from flax import traverse_util
 
 from experiments.configs import brackets_quickstart
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.experiment import Experiment
 from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.runs import Run
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import partition
 from flexmdm_jax.training.checkpoint import restore_ema
@@ -162,7 +162,7 @@ def experiment(tmp_path_factory):
   )
   config.train.update(batch_size=8, num_steps=2, report_every=1)
   config.optimizer.update(warmup_steps=0)
-  made = Experiment.from_config(config.to_dict())
+  made = Run.from_config(config.to_dict())
   fields = {
     f.name: getattr(made.model, f.name)
     for f in dataclasses.fields(made.model)

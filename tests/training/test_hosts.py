@@ -17,7 +17,7 @@ from absl.testing import flagsaver
 
 from experiments import hosts as flags_of_hosts
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.experiment import Experiment
+from flexmdm_jax.runs import Run
 from flexmdm_jax.training import hosts, sharding
 from flexmdm_jax.training.loop import require_shared
 from flexmdm_jax.training.metrics import read_metrics
@@ -105,7 +105,7 @@ def curve(workdir):
 
 
 def params(workdir):
-  step, denoiser = Experiment.from_workdir(workdir).restore(workdir)
+  step, denoiser = Run.from_workdir(workdir).restore(workdir)
   assert step == STEPS
   return jax.device_get(denoiser.params)
 

@@ -61,15 +61,8 @@ def test_update_is_the_same_on_every_mesh(single, shape, accumulation):
 @pytest.mark.parametrize("gap_head", ["log_rate", "distribution"])
 def test_cropping_a_batch_to_its_bucket_changes_nothing(gap_head):
   batch = tiny.batch()
-  batch = {
-    k: np.resize(v[:4], v.shape) for k, v in batch.items()
-  }  # lengths 1-4
-  short = {
-    "tokens": batch["tokens"][:, :4],
-    "length": batch["length"],
-    "frozen": batch["frozen"][:, :4],
-    "open_gaps": batch["open_gaps"][:, :5],
-  }
+  batch = jax.tree.map(lambda x: np.resize(x[:4], x.shape), batch)
+  short = batch.crop(4)  # lengths 1-4
   train_step = tiny.train_step(model=tiny.model(gap_head=gap_head))
   # JAX's draws are the same for a row of four as for the first four of eight.
   params, metrics, _ = run(train_step, batch=batch)
@@ -86,7 +79,8 @@ def test_cropping_a_batch_to_its_bucket_changes_nothing(gap_head):
 def test_aligned_targets_are_the_same_on_every_mesh():
   # With tokens that are given, where a state has its fewest embeddings.
   batch = tiny.batch()
-  batch["frozen"] = np.arange(tiny.L) < np.minimum(batch["length"], 2)[:, None]
+  given = np.arange(tiny.L) < np.minimum(batch.length, 2)[:, None]
+  batch = batch._replace(frozen=given)
   results = [
     run(
       tiny.train_step(
@@ -125,7 +119,7 @@ def test_metrics_are_means_since_the_last_report(single):
     fresh = after["count"] == 1
     losses.append(after["loss"] - (0 if fresh else before["loss"]))
   np.testing.assert_allclose(metrics["loss"], np.mean(losses[2:]), rtol=1e-5)
-  assert float(metrics["tokens"]) == tiny.batch()["length"].sum()
+  assert float(metrics["tokens"]) == tiny.batch().length.sum()
 
 
 def test_training_lowers_the_loss():

@@ -7,6 +7,7 @@ from jax.sharding import AxisType
 
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
+from flexmdm_jax.rows import Rows, stack
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import sharding
 from flexmdm_jax.training.objectives import Diffusion
@@ -54,7 +55,7 @@ def example(index):
   length = index % L + 1
   tokens = np.full(L, VOCAB.pad, np.int32)
   tokens[:length] = (index + np.arange(length)) % 4
-  return dict(
+  return Rows(
     tokens=tokens,
     length=np.int32(length),
     frozen=np.zeros(L, bool),
@@ -63,8 +64,7 @@ def example(index):
 
 
 def batch():
-  rows = [example(i) for i in range(BATCH)]
-  return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+  return stack(example(i) for i in range(BATCH))
 
 
 def data():

@@ -1,0 +1,1 @@
+"""Measures of samples, on lengths and tokens alone."""

@@ -1,0 +1,1 @@
+"""Pictures: figures by Matplotlib, and a page that plays a sample."""

@@ -1,0 +1,550 @@
+"""A run: a config, and the task, model and schedules it stands for."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jaxtyping import Array, Key
+
+from flexmdm_jax import paths, schedules
+from flexmdm_jax.data.loader import make_loader
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.interpolant import MDM, JointInterpolant
+from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
+from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.models.gaps import GAP_HEADS
+from flexmdm_jax.models.lora import LoRA
+from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.prediction import Denoiser
+from flexmdm_jax.pretrained import checkpoint as pretrained_lib
+from flexmdm_jax.rows import Start
+from flexmdm_jax.sampling.autoregressive import sample_autoregressive
+from flexmdm_jax.sampling.loop import (
+  SamplerConfig,
+  Samples,
+  in_batches,
+  sample,
+)
+from flexmdm_jax.sampling.placement import Placement
+from flexmdm_jax.states import MixedStates, PathStates, StateLaw
+from flexmdm_jax.tasks import Task, make_task
+from flexmdm_jax.training import hosts, loop, partition
+from flexmdm_jax.training.checkpoint import restore_ema
+from flexmdm_jax.training.objectives import (
+  Autoregressive,
+  Diffusion,
+  Objective,
+)
+from flexmdm_jax.training.optimizer import (
+  OptimizerConfig,
+  ParameterGroup,
+  make_optimizer,
+)
+from flexmdm_jax.training.sharding import (
+  Layout,
+  local_rows,
+  make_layout,
+  make_mesh,
+  replicated,
+)
+from flexmdm_jax.training.step import TrainStep, make_train_step
+from flexmdm_jax.vocab import Vocab
+
+# Settings of the training step that are in the config's `train`.
+_STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+  """What a config stands for; made by `from_config`, which checks it whole.
+
+  Attributes:
+    config: the settings, JSON-ready.
+    task: the data in the layout of the method.
+    interpolant: the schedules of the training, whose clock the network is
+      shown; a baseline's inserts everything at time 0, and an autoregressive
+      one does not look at it.
+    path: the schedules of sampling and of the likelihood's bound.
+    model: the network.
+    objective: what its training minimises.
+    optimizer: how.
+    loop: how long, and how often.
+    sampler: how evaluations sample.
+    layout: of the mesh on which it is trained.
+    pretrained: folder of weights to start from, or another run's; or None.
+  """
+
+  config: dict[str, Any]
+  task: Task
+  interpolant: JointInterpolant
+  path: JointInterpolant
+  model: DiT | Transformer
+  objective: Objective
+  optimizer: OptimizerConfig
+  loop: loop.LoopConfig
+  sampler: SamplerConfig
+  layout: Layout
+  pretrained: str | None
+
+  @classmethod
+  def from_config(
+    cls, config: Mapping[str, Any], task: Task | None = None
+  ) -> "Run":
+    """Builds a run; touches no device.
+
+    Of a text task it reads the tokenizer's files, whose vocabulary is the
+    model's, or prepares the data, if these are what decides it.
+
+    Args:
+      config: nested settings, as `experiments/configs/base.py` has them.
+      task: instead of that of the config's data.
+
+    Raises:
+      InputError: a setting is missing, unknown or out of range.
+    """
+    config = json.loads(json.dumps(config))
+    try:
+      task = task or make_task(config["method"], config["data"])
+      interpolant = (
+        JointInterpolant(
+          _schedule(config["insertion"]), _schedule(config["unmasking"])
+        )
+        if task.inserts
+        else MDM(_schedule(config["mdm_unmasking"]))
+      )
+      train = dict(config["train"])
+      step = {key: train.pop(key) for key in _STEP_KEYS}
+      train.pop("bound_every", None)
+      objective = _objective(interpolant, task, train)
+      optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
+      optimizer["groups"] = tuple(
+        _build(ParameterGroup, group)
+        for group in optimizer.get("groups", {}).values()
+      )
+      if not 0 <= step["ema_decay"] < 1:
+        raise InputError(
+          f"train.ema_decay={step['ema_decay']} must be in [0, 1)."
+        )
+      return cls(
+        config=config,
+        task=task,
+        interpolant=interpolant,
+        path=_path(config.get("path"), interpolant, task),
+        model=_model(config["model"], task),
+        objective=objective,
+        optimizer=_build(OptimizerConfig, optimizer),
+        loop=_build(loop.LoopConfig, train),
+        sampler=_build(SamplerConfig, config["sampler"]),
+        layout=make_layout(**config["mesh"]),
+        pretrained=config.get("pretrained"),
+      )
+    except KeyError as error:
+      raise InputError(
+        f"the config has no key {error}: see experiments/configs/base.py."
+      ) from error
+
+  @classmethod
+  def from_workdir(cls, workdir: str | pathlib.Path) -> "Run":
+    """The run that was trained in `workdir`.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    try:
+      return cls.from_config(json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+      raise InputError(
+        f"--workdir={workdir} holds no run ({path.name}: {error}): train"
+        " first, with python -m experiments.train."
+      ) from error
+
+  def train_step(
+    self, devices: Sequence[jax.Device] | None = None, bound: bool = True
+  ) -> TrainStep:
+    """The training step on the mesh that the config asks for, without a base.
+
+    Args:
+      devices: others than those that are here.
+      bound: measure the bound now and then, where the loss is none.
+
+    Raises:
+      InputError: the config's layout does not fit them.
+    """
+    train = self.config["train"]
+    layout = self.layout
+    return make_train_step(
+      self.model,
+      layout.rules,
+      make_mesh(layout.data, layout.fsdp, layout.tensor, devices),
+      optimizer=make_optimizer(self.optimizer),
+      objective=self.objective,
+      report_every=self.loop.report_every,
+      bound_every=train.get("bound_every", 10) if bound else None,
+      **{key: train[key] for key in _STEP_KEYS},
+    )
+
+  def with_weights(self, train_step: TrainStep) -> TrainStep:
+    """The step with the frozen parameters, and first values, of `pretrained`.
+
+    Raises:
+      InputError: the folder cannot be read, or is of another model; parameters
+        are frozen and there is no folder. `init` raises the same.
+    """
+    if self.pretrained is None and not train_step.abstract_base:
+      return train_step
+    abstract = train_step.abstract_params
+
+    # Read when they are needed: a run that goes on has its own.
+    def init(key):
+      trained = partition.trainable(self.model)
+      return train_step.init(key, self._load_pretrained(abstract, trained))
+
+    return dataclasses.replace(
+      train_step, base=self._frozen(abstract), init=init
+    )
+
+  def _load_pretrained(
+    self,
+    abstract: partition.Params,
+    wanted: Callable[[tuple[str, ...]], bool],
+  ) -> dict:
+    """The wanted ones of the parameters that `pretrained` has.
+
+    It is a folder of `experiments.convert_llada`, or the work directory of
+    another run, of which the EMA parameters are taken: so a FlexMDM goes on
+    from an MDM.
+
+    Raises:
+      InputError: as `pretrained.checkpoint.load`.
+    """
+    folder = pathlib.Path(self.pretrained).expanduser()
+    if not (folder / "checkpoints").is_dir():
+      return pretrained_lib.load(folder, abstract, wanted)
+    flat = functools.partial(traverse_util.flatten_dict, sep="/")
+    known = flat(dict(abstract))
+    there = flat(abstract_params(Run.from_workdir(folder).model))
+    for path, x in there.items():
+      if path not in known or known[path].shape != x.shape:
+        needed = list(known[path].shape) if path in known else "none"
+        raise InputError(
+          f"pretrained={folder} has {path} of the shape {list(x.shape)}, but"
+          f" the model has {needed}: give both runs one data.tokenizer and"
+          " model, but for the method."
+        )
+    target = {
+      path: known[path] for path in there if wanted(tuple(path.split("/")))
+    }
+    _, params, _ = restore_ema(
+      folder, traverse_util.unflatten_dict(target, sep="/")
+    )
+    return params
+
+  def _frozen(self, abstract: partition.Params) -> partition.Params:
+    """The frozen ones of the parameters that `abstract` lists."""
+    trainable = partition.trainable(self.model)
+    flat = functools.partial(traverse_util.flatten_dict, sep="/")
+    frozen = flat(partition.split(self.model, abstract)[1])
+    if not frozen:
+      return {}
+    if self.pretrained is None:
+      raise InputError(
+        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
+        " them, by --config.pretrained=FOLDER."
+      )
+    base = self._load_pretrained(abstract, lambda path: not trainable(path))
+    missing = frozen.keys() - flat(base).keys()
+    if missing:
+      raise InputError(
+        f"pretrained={self.pretrained} lacks {len(missing)} of the frozen"
+        f" parameters, as {min(missing)}: convert the checkpoint anew."
+      )
+    return base
+
+  def train(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+  ) -> dict[str, float]:
+    """Trains in `workdir`, resuming if it can; see `training.loop.train`."""
+    train_step = self.train_step()
+    batch_size = self.config["train"]["batch_size"]
+    return loop.train(
+      hosts.together(lambda: self.with_weights(train_step)),
+      lambda: make_loader(
+        self.task.records("train"),
+        self.task.encode,
+        batch_size=batch_size,
+        seed=self.loop.seed,
+        rows=local_rows(train_step.batch_sharding, batch_size),
+        buckets=self.task.buckets,
+      ),
+      workdir,
+      self.loop,
+      self.config,
+      interpolant=self.interpolant.to_config(),
+      overwrite=overwrite,
+      progress=progress,
+    )
+
+  def restore(
+    self, workdir: str | pathlib.Path, step: int | None = None
+  ) -> tuple[int, ModelDenoiser]:
+    """The denoiser with the newest EMA parameters, and their step.
+
+    With `step`, those of that checkpoint. Every device that is here holds the
+    parameters whole, whatever mesh they were trained on; the frozen ones are
+    read from `pretrained`.
+
+    Raises:
+      InputError: `workdir` holds no readable checkpoint, or one that was
+        trained with other schedules.
+    """
+    whole = replicated(make_mesh())
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+      abstract_params(self.model),
+    )
+    trained, _ = partition.split(self.model, abstract)
+    step, params, meta = restore_ema(
+      pathlib.Path(workdir),
+      jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained),
+      step,
+    )
+    if meta["interpolant"] != self.interpolant.to_config():
+      raise InputError(
+        f"checkpoint {step} in {workdir} was trained with the schedules"
+        f" {meta['interpolant']}, but its config.json says"
+        f" {self.interpolant.to_config()}: a model samples with its own only."
+        " Put the file right."
+      )
+    params = partition.join(params, self._frozen(abstract))
+    return step, denoiser(self.model, params)
+
+  def with_sampler(self, **changes: Any) -> "Run":
+    """The run with other settings of its `sampler`.
+
+    Raises:
+      InputError: a setting is out of range.
+    """
+    sampler = dataclasses.replace(self.sampler, **changes)
+    return dataclasses.replace(self, sampler=sampler)
+
+  def with_path(self, text: str | None) -> "Run":
+    """The run on another path; None leaves it as it is.
+
+    Args:
+      text: as `paths.parse` takes it.
+
+    Raises:
+      InputError: it is no path, or the model has none to choose.
+    """
+    if text is None:
+      return self
+    if not self.task.inserts:
+      raise InputError(
+        f"path={text!r} needs a model that inserts, but this run's method is"
+        f" {self.task.method}."
+      )
+    path = _path(text, self.interpolant, self.task)
+    return dataclasses.replace(self, path=path)
+
+  def on_path(self, denoiser: ModelDenoiser) -> Denoiser:
+    """The denoiser for times on `path`; see `paths.on_path`."""
+    return paths.on_path(denoiser, self.interpolant, self.path)
+
+  def sample(
+    self,
+    key: Key[Array, ""],
+    denoiser: ModelDenoiser,
+    start: Start,
+    batch_size: int,
+  ) -> Samples:
+    """Samples on `path` as `sampler` says.
+
+    A causal model is sampled from left to right. Rows are split over the
+    devices that are here.
+
+    Args:
+      key: one key.
+      denoiser: the trained model.
+      start: N rows of the task.
+      batch_size: rows at once; changes nothing but the memory.
+
+    Returns:
+      N `Samples`, as NumPy arrays on the host.
+
+    Raises:
+      InputError: batch_size < 1.
+    """
+    shares = 1
+    if self.task.causal:
+      draw = functools.partial(
+        sample_autoregressive,
+        denoiser=denoiser,
+        vocab=self.task.vocab,
+        temperature=self.sampler.temperature,
+        top_p=self.sampler.top_p,
+      )
+    else:
+      draw = functools.partial(
+        sample,
+        denoiser=self.on_path(denoiser),
+        interpolant=self.path,
+        vocab=self.task.vocab,
+        config=self.sampler,
+        placement=Placement(make_mesh()),
+      )
+      shares = jax.device_count()
+    return in_batches(draw, key, start, batch_size, shares)
+
+
+def num_parameters(model: DiT | Transformer) -> int:
+  """Number of parameters of a model; none is allocated."""
+  return sum(x.size for x in jax.tree.leaves(abstract_params(model)))
+
+
+def abstract_params(model: DiT | Transformer) -> Any:
+  """Shapes and types of a model's parameters."""
+  return nn.unbox(boxed_params(model))
+
+
+def boxed_params(model: DiT | Transformer) -> Any:
+  """The same, with the names of their logical axes."""
+  tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
+  length = jax.ShapeDtypeStruct((1,), jnp.int32)
+  t = jax.ShapeDtypeStruct((1,), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
+  return variables["params"]
+
+
+def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
+  """The network of a config's `model`: a DiT, or by `kind` a Transformer."""
+  settings = dict(settings)
+  kind = settings.pop("kind", "dit")
+  if not task.inserts:
+    settings["gap_head"] = None
+  elif settings.get("gap_head") is None:
+    raise InputError(
+      "model.gap_head=None cannot tell a sampler what to insert: choose one of"
+      f" {', '.join(head for head in GAP_HEADS if head)}."
+    )
+  for name in ("dtype", "param_dtype"):
+    if name in settings:
+      settings[name] = _dtype(settings[name])
+  if kind == "dit":
+    return _build(
+      DiT,
+      settings,
+      vocab=task.vocab,
+      max_length=task.max_length,
+      causal=task.causal,
+    )
+  if kind != "transformer":
+    raise InputError(
+      f"model.kind={kind!r} is unknown: choose one of dit, transformer."
+    )
+  if task.causal:
+    raise InputError(
+      "model.kind='transformer' is bidirectional: it has no method"
+      " 'autoregressive'."
+    )
+  vocab = Vocab(**settings.pop("vocab"))
+  if vocab != task.vocab:
+    raise InputError(
+      f"the model has {vocab}, the data {task.vocab}: give"
+      " --config.data.tokenizer_folder the model's own tokenizer."
+    )
+  lora = settings.pop("lora", None)
+  if lora and lora["rank"]:
+    lora = _build(LoRA, dict(lora, targets=tuple(lora["targets"])))
+  return _build(
+    Transformer,
+    settings,
+    vocab=vocab,
+    max_length=task.max_length,
+    lora=lora if isinstance(lora, LoRA) else None,
+  )
+
+
+def _objective(
+  interpolant: JointInterpolant, task: Task, train: dict[str, Any]
+) -> Objective:
+  """The objective of a config's `train`, whose settings it takes out."""
+  time_exponent = train.pop("time_exponent")
+  states = dict(train.pop("states", {"law": "path"}))
+  settings = dict(
+    targets=train.pop("targets"),
+    gap_loss=train.pop("gap_loss", "phi"),
+    loss_chunk=train.pop("loss_chunk", None),
+  )
+  if task.causal:
+    return Autoregressive(task.vocab)
+  law = states.pop("law")
+  if law not in ("path", "mixed"):
+    raise InputError(
+      f"train.states.law={law!r} is unknown: choose one of path, mixed."
+    )
+  if not task.inserts:
+    # No token is ever missing: a state has one embedding, and no gap a loss.
+    law, settings["targets"], settings["gap_loss"] = "path", "sampled", "phi"
+  laws: StateLaw = PathStates(interpolant, time_exponent)
+  if law == "mixed":
+    states["insertion"] = _schedule(states["insertion"])
+    at = tuple(states.pop("at"))
+    if not all(0 <= share <= 1 for share in at):
+      raise InputError(
+        f"train.states.at={at} must be shares of the run, in [0, 1]: a"
+        " curriculum cannot be longer than the run."
+      )
+    states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
+    laws = _build(MixedStates, states, interpolant=interpolant)
+  return Diffusion(laws, task.vocab, **settings)
+
+
+def _path(
+  text: str | None, trained: JointInterpolant, task: Task
+) -> JointInterpolant:
+  """The path of a config: what it says for a model that inserts."""
+  if text is None or not task.inserts:
+    return trained
+  path = paths.parse(text, trained)
+  paths.require_path(path)
+  return path
+
+
+def _schedule(config: Mapping[str, Any]) -> schedules.Schedule:
+  """The schedule of a config that has a place for every parameter."""
+  return schedules.from_config(
+    {key: value for key, value in config.items() if value is not None}
+  )
+
+
+def _dtype(name: str) -> Any:
+  dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+  if name not in dtypes:
+    raise InputError(
+      f"model.dtype={name!r} is unknown: choose one of {', '.join(dtypes)}."
+    )
+  return dtypes[name]
+
+
+def _build(cls: type, settings: Mapping[str, Any], **more: Any) -> Any:
+  """`cls(**settings, **more)`; a key that it does not take is an InputError."""
+  fields = {f.name for f in dataclasses.fields(cls)} - {"parent", "name"}
+  for key in settings:
+    if key not in fields:
+      raise InputError(
+        f"unknown setting {key!r} of {cls.__name__}: it takes"
+        f" {', '.join(sorted(fields - more.keys()))}."
+      )
+  return cls(**settings, **more)

@@ -1,0 +1,49 @@
+"""Tasks: what a run trains on and starts sampling from.
+
+A task joins a data set with the layout of a method: "flexmdm", or one of the
+baselines that the data set offers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.tasks.brackets.task import BracketTask
+from flexmdm_jax.tasks.finetune.task import FineTuneTask
+from flexmdm_jax.tasks.markov.task import MarkovTask
+from flexmdm_jax.tasks.maze.task import MazeTask
+from flexmdm_jax.tasks.task import Task
+from flexmdm_jax.tasks.text.task import TextTask
+
+__all__ = [
+  "BracketTask",
+  "FineTuneTask",
+  "MarkovTask",
+  "MazeTask",
+  "Task",
+  "TextTask",
+  "make_task",
+]
+
+_TASKS: dict[str, Callable[[str, Mapping[str, Any]], Task]] = {
+  "mazes": MazeTask,
+  "brackets": BracketTask,
+  "markov": MarkovTask,
+  "text": TextTask,
+  "gsm8k": FineTuneTask,
+  "code": FineTuneTask,
+}
+
+
+def make_task(method: str, data: Mapping[str, Any]) -> Task:
+  """The task of a method on the data set that `data` describes.
+
+  Raises:
+    InputError: unknown name, method or setting, or one out of range.
+  """
+  name = data.get("name")
+  if name not in _TASKS:
+    raise InputError(
+      f"data.name={name!r} is unknown: choose one of {', '.join(_TASKS)}."
+    )
+  return _TASKS[name](method, data)

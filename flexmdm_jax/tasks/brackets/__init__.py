@@ -1,0 +1,1 @@
+"""Balanced words of brackets: law, data set, task."""

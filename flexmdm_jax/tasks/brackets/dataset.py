@@ -1,0 +1,61 @@
+"""Words of brackets as a TFDS data set: prepared once, then read at random.
+
+Importing this takes seconds (tensorflow_datasets); it needs no TensorFlow.
+"""
+
+import dataclasses
+import itertools
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from flexmdm_jax.data.synthetic import (
+  CITATION,
+  SequenceBuilder,
+  require_positive,
+)
+from flexmdm_jax.tasks.brackets import law
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class BracketConfig(tfds.core.BuilderConfig):
+  """Settings of `Brackets`; the name, and so the folder, follows from them.
+
+  Attributes:
+    kinds: kinds of bracket, 2 to 4.
+    seed: of the draws.
+    num_train: training words.
+    num_eval: validation words, and test words.
+
+  Raises:
+    InputError: a number is out of range.
+  """
+
+  name: str = dataclasses.field(default="", init=False)
+  kinds: int = law.MAX_KINDS
+  seed: int = 0
+  num_train: int = 100_000
+  num_eval: int = 1000
+
+  def __post_init__(self):
+    require_positive(self, "num_train", "num_eval")
+    law.words("train", self.seed, self.kinds)  # raises likewise
+    self.name = (
+      f"kinds{self.kinds}_seed{self.seed}"
+      f"_train{self.num_train}_eval{self.num_eval}"
+    )
+
+
+class Brackets(SequenceBuilder):
+  """Balanced words of brackets; records hold `tokens` int32[n]."""
+
+  about: ClassVar = dict(
+    description="Balanced words of brackets of several kinds.",
+    homepage="https://arxiv.org/abs/2509.01025",
+    citation=CITATION,
+  )
+
+  def _sequences(self, split, count):
+    config = self.builder_config
+    words = law.words(split, config.seed, config.kinds)
+    return itertools.islice(words, count)

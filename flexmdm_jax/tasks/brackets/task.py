@@ -1,0 +1,37 @@
+"""The task of balanced brackets, from nothing."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from flexmdm_jax.tasks.brackets import law
+from flexmdm_jax.tasks.task import SequenceTask, data_folder
+
+
+class BracketTask(SequenceTask):
+  """Balanced words of brackets.
+
+  Attributes:
+    kinds: kinds of bracket.
+  """
+
+  def __init__(self, method: str, data: Mapping[str, Any]):
+    """Checks the settings: `kinds`, `data_seed`, `num_train`, `num_eval`."""
+    from flexmdm_jax.tasks.brackets import dataset  # takes seconds
+
+    super().__init__(method, data)
+    self.kinds = data["kinds"]
+    config = dataset.BracketConfig(
+      kinds=data["kinds"],
+      seed=data["data_seed"],
+      num_train=data["num_train"],
+      num_eval=data["num_eval"],
+    )
+    self._make_builder = functools.partial(dataset.Brackets, config=config)
+    self.vocab = law.bracket_vocab(data["kinds"])
+
+  def records(self, split):
+    from flexmdm_jax.data.synthetic import prepared_split
+
+    folder = data_folder(self._data["folder"])
+    return prepared_split(self._make_builder(data_dir=folder), split)

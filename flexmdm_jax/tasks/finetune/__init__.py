@@ -1,0 +1,1 @@
+"""Fine-tuning: an answer to a question, or code in a hole."""

@@ -1,0 +1,1 @@
+"""A hidden Markov language: law, data set, task."""

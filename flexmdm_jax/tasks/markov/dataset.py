@@ -1,0 +1,70 @@
+"""Sequences of a hidden Markov language as a TFDS data set.
+
+Importing this takes seconds (tensorflow_datasets); it needs no TensorFlow.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from flexmdm_jax.data.splits import SPLITS
+from flexmdm_jax.data.synthetic import SequenceBuilder, require_positive
+from flexmdm_jax.tasks.markov.law import MarkovLanguage
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class MarkovConfig(tfds.core.BuilderConfig):
+  """Settings of `Markov`; the name, and so the folder, follows from them.
+
+  Attributes:
+    symbols, phases, mean_length, max_length: of the `MarkovLanguage`.
+    seed: of the language, and of the draws.
+    num_train: training sequences.
+    num_eval: validation sequences, and test sequences.
+
+  Raises:
+    InputError: a number is out of range.
+  """
+
+  name: str = dataclasses.field(default="", init=False)
+  symbols: int = 8
+  phases: int = 4
+  mean_length: float = 40.0
+  max_length: int = 96
+  seed: int = 0
+  num_train: int = 100_000
+  num_eval: int = 1000
+
+  def __post_init__(self):
+    require_positive(self, "num_train", "num_eval")
+    self.language()  # raises likewise
+    self.name = (
+      f"symbols{self.symbols}_phases{self.phases}"
+      f"_mean{float(self.mean_length)}_length{self.max_length}"
+      f"_seed{self.seed}_train{self.num_train}_eval{self.num_eval}"
+    )
+
+  def language(self) -> MarkovLanguage:
+    """The law of all the sequences."""
+    return MarkovLanguage(
+      symbols=self.symbols,
+      phases=self.phases,
+      mean_length=self.mean_length,
+      max_length=self.max_length,
+      seed=self.seed,
+    )
+
+
+class Markov(SequenceBuilder):
+  """Sequences of a hidden Markov language; records hold `tokens` int32[n].
+
+  Splits are independent draws, so that each has the law of the language. They
+  may share short sequences: apart by content, none would have that law.
+  """
+
+  about: ClassVar = dict(description="Sequences of a hidden Markov language.")
+
+  def _sequences(self, split, count):
+    # Seed 0 is left to `MarkovLanguage.entropy`.
+    return self.builder_config.language().draw(count, 1 + SPLITS.index(split))

@@ -1,0 +1,1 @@
+"""Planning in a maze: law, data set, layouts, task, score, plots."""

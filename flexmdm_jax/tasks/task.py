@@ -1,0 +1,132 @@
+"""What a task is: a data set in the layout of a method."""
+
+import abc
+import functools
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.rows import Layout, Rows, sequence_layout, stack
+from flexmdm_jax.vocab import Vocab
+
+
+class Task(abc.ABC):
+  """A data set in the layout of a method.
+
+  Attributes:
+    methods: what can be trained on this data set.
+    method: the one chosen.
+    vocab: the id space.
+    max_length: L, the positions of an example.
+    buckets: lengths of sequences by which they may be batched; none if empty.
+  """
+
+  methods: tuple[str, ...]
+  method: str
+  vocab: Vocab
+  max_length: int
+  buckets: tuple[int, ...] = ()
+
+  @property
+  def inserts(self) -> bool:
+    """Whether the length is the model's to decide, by insertions."""
+    return self.method == "flexmdm"
+
+  @property
+  def causal(self) -> bool:
+    """Whether the model reads from left to right."""
+    return self.method == "autoregressive"
+
+  @functools.cached_property
+  @abc.abstractmethod
+  def layout(self) -> Layout:
+    """The layout of `method`."""
+
+  @abc.abstractmethod
+  def records(self, split: str) -> Sequence[Mapping[str, Any]]:
+    """The records of a split; prepares the data set on first use."""
+
+  @abc.abstractmethod
+  def encode(self, record: Mapping[str, np.ndarray]) -> Rows:
+    """The training example of a record."""
+
+  @abc.abstractmethod
+  def start(self, records: Sequence[Mapping[str, np.ndarray]]) -> Rows:
+    """Where sampling starts to solve, or to stand beside, these records."""
+
+  def variants(self) -> dict[str, "Task"]:
+    """Ways to start that one trained model has; usually one, named ""."""
+    return {"": self}
+
+  def decode(self, tokens: np.ndarray, length: np.ndarray) -> list[list[int]]:
+    """The sequences of a batch of samples, without padding or prefix."""
+    return [
+      self.layout.decode(row, int(n))
+      for row, n in zip(np.asarray(tokens), np.asarray(length), strict=True)
+    ]
+
+  def encode_text(self, text: str) -> list[int]:
+    """The tokens of a prompt: here, ids separated by spaces."""
+    return parse_ids(text)
+
+  def to_text(self, tokens: Iterable[int]) -> str | None:
+    """The text of a sequence; None where tokens are no text."""
+    del tokens
+    return None
+
+
+class SequenceTask(Task):
+  """A task of unconditional sequences, which start from nothing.
+
+  A subclass sets `vocab` and `records`.
+  """
+
+  methods = ("flexmdm", "mdm", "autoregressive")
+
+  def __init__(self, method: str, data: Mapping[str, Any]):
+    """Checks the method; `data` is the part of a config with that name."""
+    self.method = require_method(method, self.methods)
+    self._data = dict(data)
+
+  @property
+  def max_length(self):
+    return self.layout.max_length
+
+  @functools.cached_property
+  def layout(self):
+    return sequence_layout(self.method, self.vocab, self._data["max_length"])
+
+  def encode(self, record):
+    return self.layout.encode(record["tokens"])
+
+  def start(self, records):
+    return stack(self.layout.start() for _ in records)
+
+
+def parse_ids(text: str) -> list[int]:
+  """The ids in a text of numbers separated by spaces or commas."""
+  try:
+    return [int(word) for word in text.replace(",", " ").split()]
+  except ValueError as error:
+    raise InputError(
+      f"{text!r} is not a list of token ids: separate integers by spaces."
+    ) from error
+
+
+def require_method(method: str, methods: Sequence[str]) -> str:
+  """Returns `method` if it is one of `methods`, else raises InputError."""
+  if method not in methods:
+    raise InputError(
+      f"method={method!r} is unknown for this data: choose one of"
+      f" {', '.join(methods)}."
+    )
+  return method
+
+
+def data_folder(folder: str) -> str:
+  """Where data sets are kept: absolute, `~` expanded."""
+  return str(pathlib.Path(os.path.expanduser(folder)).absolute())

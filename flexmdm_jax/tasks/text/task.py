@@ -1,0 +1,166 @@
+"""The text task: documents, in tokens, from nothing or around a prompt."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flexmdm_jax.data.documents import Files, Source, Tfds
+from flexmdm_jax.data.loader import require_buckets
+from flexmdm_jax.data.mixture import Mixture, parse_weights
+from flexmdm_jax.data.records import TextSet, prepare
+from flexmdm_jax.data.splits import SPLITS
+from flexmdm_jax.data.tokenizers import (
+  CharTokenizer,
+  Tokenizer,
+  load_tokenizer,
+)
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.tasks.task import SequenceTask, data_folder
+
+_SOURCES = {"files": Files.find, "tfds": Tfds.parse}
+_TOKENIZERS = ("gpt2", "char", "folder")
+
+
+class TextTask(SequenceTask):
+  """Text, one piece of a document a sequence.
+
+  Its settings, the `data` of a config:
+
+    folder: where the tokenised text is kept.
+    source: "files" (JSONL or JSONL.gz) or "tfds".
+    train, validation, test: paths or patterns, separated by commas, or
+      NAME:SPLIT for TFDS. With "train" alone, a hash of each document decides
+      its split.
+    text_key: the key of the text in a row.
+    mixture: in place of these five, sources by name, each with all five and
+      its `weight`, its share of the records; one of weight 0 is left out. Each
+      is tokenised by itself, so that other weights cost nothing.
+    tokenizer: "gpt2"; "char", which knows the training text's characters; or
+      "folder", a pretrained model's.
+    tokenizer_folder: of "gpt2" and "folder".
+    merges: how many of the merges of "gpt2" to keep; None for all.
+    mask_id, pad_id, vocab_size: of "folder", where it does not tell.
+    max_length: L; what is longer is cut.
+    long: "split" or "drop", where a cut finds no blank line.
+    buckets: lengths of batches, ascending to max_length; empty for none. The
+      fixed-length baseline has none: its sequences are all of L.
+  """
+
+  def __init__(self, method: str, data: Mapping[str, Any]):
+    """Checks the settings; reads no text, but the tokenizer's files."""
+    super().__init__(method, data)
+    if data["tokenizer"] not in _TOKENIZERS:
+      raise InputError(
+        f"data.tokenizer={data['tokenizer']!r} is unknown: choose one of"
+        f" {', '.join(_TOKENIZERS)}."
+      )
+    self._mixture = {
+      name: dict(source) for name, source in (data.get("mixture") or {}).items()
+    }
+    self._counts = self._check_mixture() if self._mixture else {}
+    for setting, source in self._settings().items():
+      if source["source"] not in _SOURCES:
+        raise InputError(
+          f"{setting}.source={source['source']!r} is unknown: choose one of"
+          f" {', '.join(_SOURCES)}."
+        )
+    buckets = tuple(data["buckets"])
+    if buckets:
+      require_buckets(buckets, data["max_length"])
+    self.buckets = buckets if self.inserts or self.causal else ()
+    self.vocab = self.tokenizer.vocab
+
+  def _check_mixture(self) -> dict[str, int]:
+    """The records of each source in a pattern; see `parse_weights`."""
+    for split in SPLITS:
+      if self._data[split] is not None:
+        raise InputError(
+          f"data.{split}={self._data[split]} stands beside data.mixture: give"
+          " the text of one of its sources."
+        )
+    if self._data["tokenizer"] == "char":
+      raise InputError(
+        "data.tokenizer=char depends on the text, of which data.mixture has"
+        " several: choose gpt2 or folder."
+      )
+    weights = {name: x["weight"] for name, x in self._mixture.items()}
+    return parse_weights(weights)
+
+  def _settings(self) -> dict[str, Mapping[str, Any]]:
+    """The settings of each source, by what they are called."""
+    if not self._mixture:
+      return {"data": self._data}
+    return {
+      f"data.mixture.{name}": self._mixture[name] for name in self._counts
+    }
+
+  @functools.cached_property
+  def tokenizer(self) -> Tokenizer:
+    """The tokenizer of the text."""
+    if self._data["tokenizer"] == "char":
+      (text_set,) = self._prepare(None)
+      return CharTokenizer(text_set.metadata["alphabet"])
+    return load_tokenizer(self._data)
+
+  @functools.cached_property
+  def text_sets(self) -> list[TextSet]:
+    """The tokenised text of each source; prepared on first use."""
+    char = self._data["tokenizer"] == "char"
+    return self._prepare(None if char else self.tokenizer)
+
+  def _prepare(self, tokenizer: Tokenizer | None) -> list[TextSet]:
+    return [
+      prepare(
+        data_folder(self._data["folder"]),
+        _sources(setting, source),
+        tokenizer,
+        max_length=self._data["max_length"],
+        long=self._data["long"],
+        setting=setting,
+      )
+      for setting, source in self._settings().items()
+    ]
+
+  def records(self, split):
+    """The records of a split.
+
+    Of a mixture, those to train on are a `Mixture`. Those held out are as many
+    as there are by weight, none twice; "test/NAME" is all of one source's.
+    """
+    split, _, name = split.partition("/")
+    if name and name not in self._counts:
+      raise InputError(
+        f"split={split}/{name} names no source of data.mixture: choose one of"
+        f" {', '.join(self._counts) or 'none, as there is no mixture'}."
+      )
+    if not self._counts:
+      return self.text_sets[0].records(split)
+    text_sets = dict(zip(self._counts, self.text_sets, strict=True))
+    if name:
+      return text_sets[name].records(split)
+    mixture = Mixture(
+      {name: text_set.records(split) for name, text_set in text_sets.items()},
+      self._counts,
+    )
+    return mixture if split == "train" else mixture.balanced()
+
+  def encode_text(self, text: str) -> list[int]:
+    """The tokens of a text."""
+    return self.tokenizer.encode(text)
+
+  def to_text(self, tokens: Iterable[int]) -> str:
+    """The text of a sequence; masks and pads show."""
+    return self.tokenizer.decode(tokens)
+
+
+def _sources(setting: str, data: Mapping[str, Any]) -> dict[str, Source]:
+  """The sources of a text by split."""
+  find = _SOURCES[data["source"]]
+  found = {}
+  for split in SPLITS:
+    if data[split] is not None:
+      try:
+        found[split] = find(data[split], data["text_key"])
+      except InputError as error:
+        raise InputError(f"{setting}.{split}: {error}") from error
+  return found

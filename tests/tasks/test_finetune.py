@@ -1,0 +1,231 @@
+"""Fine-tuning data: what is given, what is learned, and what is left out."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from experiments.configs import base
+from flexmdm_jax.data.loader import make_loader
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.rows import HoleLayout, infill_start, prompt_start
+from flexmdm_jax.tasks import make_task
+from flexmdm_jax.tasks.finetune.task import (
+  BOUNDARY,
+  boxed,
+  code_parts,
+  gsm8k_parts,
+)
+from flexmdm_jax.vocab import Vocab
+from tests.data.tiny_text import write_model_folder
+
+QUESTION = {
+  "question": "How much?",
+  "answer": "It is 500*2 = $<<500*2=1000>>1,000.\nDone.\n#### 1,000",
+}
+HOLE = {"prompt": "def f():\n", "canonical_solution": "  a\n", "suffix": "# b"}
+
+
+def code(num):
+  return [{"code": f"def f{i}():\n  return {'w' * i}\n"} for i in range(num)]
+
+
+@pytest.fixture
+def settings(tmp_path):
+  """The `data` of a fine-tuning on rows, with changes."""
+
+  def write(name, rows):
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / name).write_text(lines)
+    return str(tmp_path / name)
+
+  def make(name, rows, test_rows=None, /, **changes):
+    data = base.finetune_data(
+      name,
+      folder=str(tmp_path / "cache"),
+      train=write("train.jsonl", rows),
+      tokenizer_folder=str(write_model_folder(tmp_path / "llada")),
+      max_length=160,
+      buckets=(80, 160),
+    ).to_dict()
+    if test_rows is not None:
+      data["test"] = write("test.jsonl", test_rows)
+    return {**data, **changes}
+
+  return make
+
+
+def test_an_answer_has_its_reasons_and_a_box():
+  (parts,) = gsm8k_parts(QUESTION)
+  assert parts.prefix == "How much?\n" and parts.suffix == ""
+  assert parts.hole == (
+    "<reasoning>\nIt is 500*2 = $1,000.\nDone.\n</reasoning>\n"
+    "<answer>\n\\boxed{1000}\n</answer>"
+  )
+  assert boxed(parts.hole) == "1000"
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"),
+  [
+    (r"\boxed{$1,234.}", "1234"),
+    (r"\boxed{1} or \boxed{ -2 }", "-2"),
+    ("72", None),
+    (r"\boxed{72", None),
+  ],
+)
+def test_the_last_box_is_the_result(text, expected):
+  assert boxed(text) == expected
+
+
+@pytest.mark.parametrize(
+  "row", [{}, {"question": "a"}, {**QUESTION, "answer": "no mark"}]
+)
+def test_other_rows_are_no_questions(row):
+  assert gsm8k_parts(row) == []
+
+
+def test_a_hole_has_the_boundary_on_both_sides():
+  text = "print(1)\nprint(2)"
+  examples = code_parts({"code": text}, holes=20)
+  assert len(set(examples)) > 10
+  for prefix, hole, suffix in examples:
+    assert prefix.endswith(BOUNDARY) and suffix.startswith(BOUNDARY)
+    assert hole
+    assert prefix[: -len(BOUNDARY)] + hole + suffix[len(BOUNDARY) :] == text
+  # The k-th hole does not depend on how many there are.
+  assert code_parts({"code": text}, holes=5) == examples[:5]
+
+
+def test_published_holes_are_kept():
+  assert code_parts(HOLE) == [
+    (f"def f():\n{BOUNDARY}", "  a\n", f"{BOUNDARY}# b")
+  ]
+  assert code_parts({"text": "a"}) == code_parts({"code": 1}) == []
+
+
+def test_only_the_hole_is_open():
+  layout = HoleLayout(Vocab(100, 98, 99), 8)
+  row = layout.encode([1, 2], [3, 4, 5], [6])
+  assert row.tokens.tolist() == [1, 2, 3, 4, 5, 6, 99, 99]
+  assert row.length == 6
+  assert row.frozen.nonzero()[0].tolist() == [0, 1, 5]
+  assert row.open_gaps.nonzero()[0].tolist() == [2, 3, 4, 5]
+  assert layout.decode(row.tokens, 6) == [1, 2, 3, 4, 5, 6]
+  with pytest.raises(InputError, match="more than max_length=8"):
+    layout.encode([1] * 4, [2] * 4, [3])
+
+
+@pytest.mark.parametrize("suffix", [[], [6, 7]])
+def test_starts_are_the_sampler_s(suffix):
+  layout = HoleLayout(Vocab(100, 98, 99), 8)
+  row = layout.start([1, 2], suffix)
+  starts = [infill_start([[1, 2]], [suffix], 8, layout.vocab)]
+  if not suffix:
+    starts.append(prompt_start([[1, 2]], 8, layout.vocab))
+  for start in starts:
+    for name in start._fields:
+      np.testing.assert_array_equal(row[name], getattr(start, name)[0])
+
+
+def test_questions_become_records(settings):
+  rows = [QUESTION, {"question": "no answer"}, {**QUESTION, "question": "Eh?"}]
+  task = make_task("flexmdm", settings("gsm8k", rows, [QUESTION]))
+  records = task.records("train")
+  assert [record["row"] for record in records] == [0, 2]
+  assert task.rows("train")[2]["question"] == "Eh?"
+  record = task.records("test")[0]
+  begin, end = record["hole"]
+  assert task.to_text(record["tokens"][:begin]) == "How much?\n"
+  assert boxed(task.to_text(record["tokens"][begin:end])) == "1000"
+  assert end == len(record["tokens"]) == records.lengths[0]
+  start = task.start([record])
+  assert start.length.tolist() == [begin]
+
+
+def test_samples_are_read_back_from_the_hole(settings):
+  task = make_task("flexmdm", settings("code", [HOLE], [HOLE]))
+  record = task.records("test")[0]
+  row = task.encode(record)
+  sequences = task.decode([row.tokens], [row.length])
+  assert task.filled([record], sequences) == ["  a\n"]
+  given = task.start([record])
+  nothing = task.decode(given.tokens, given.length)
+  assert task.filled([record], nothing) == [""]
+
+
+def test_what_is_too_long_is_left_out(settings):
+  task = make_task("flexmdm", settings("code", code(200), holes=3))
+  lengths = task.records("train").lengths
+  assert lengths.max() <= 160 and len(lengths) > 150
+  rows = [
+    task.records(split)[i]["row"]
+    for split in ("train", "test")
+    for i in range(3)
+  ]
+  assert max(rows) < 120  # of 200: those beyond are longer
+
+
+def test_loads_in_buckets(settings):
+  task = make_task("flexmdm", settings("code", code(60), holes=2))
+  loader = make_loader(
+    task.records("train"),
+    task.encode,
+    batch_size=4,
+    seed=0,
+    buckets=task.buckets,
+  )
+  for batch in itertools.islice(loader, 20):
+    assert batch.tokens.shape[1] in (80, 160)
+    for tokens, n, frozen in zip(
+      batch.tokens, batch.length, batch.frozen, strict=True
+    ):
+      text = task.to_text(tokens[:n])
+      assert text.count(BOUNDARY) == 2 and text.startswith(
+        ("def", BOUNDARY, "d<", "de<")
+      )
+      assert 2 * len(BOUNDARY) <= frozen.sum() < n
+
+
+def test_is_prepared_once(settings, tmp_path):
+  data = settings("gsm8k", [QUESTION], [QUESTION])
+  make_task("flexmdm", data).records("train")
+  (folder,) = (tmp_path / "cache" / "finetune").iterdir()
+  before = folder.stat().st_mtime_ns
+  make_task("flexmdm", data).records("train")
+  assert folder.stat().st_mtime_ns == before
+  np.save(folder / "train.tokens.npy", np.zeros(3, np.int32))
+  with pytest.raises(InputError, match="is damaged: remove"):
+    make_task("flexmdm", data).records("train")
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"tokenizer": "char"}, "data.tokenizer='char' is unknown"),
+    ({"holes": 0}, "data.holes=0 must be at least 1"),
+    ({"max_length": 0}, "data.max_length=0 must be at least 1"),
+    ({"buckets": (80,)}, "must end with max_length=160"),
+    ({"tokenizer_folder": None}, "data.tokenizer_folder is not set"),
+    ({"train": "nope.jsonl"}, r"data.train: no file matches 'nope.jsonl'"),
+    ({"train": None}, "data.train is not set"),
+    (
+      {"name": "code"},
+      r"data.train has no row that can be used .{'no_example'",
+    ),
+    ({"max_length": 5, "buckets": ()}, r"no row that can be used .{'too_long'"),
+  ],
+)
+def test_settings_that_do_not_fit_are_named(settings, changes, message):
+  with pytest.raises(InputError, match=message):
+    task = make_task("flexmdm", settings("gsm8k", [QUESTION], **changes))
+    task.records("train")
+
+
+def test_what_is_not_there_is_named(settings):
+  with pytest.raises(InputError, match="method='mdm' is unknown for this data"):
+    make_task("mdm", settings("gsm8k", [QUESTION]))
+  task = make_task("flexmdm", settings("gsm8k", [QUESTION], [QUESTION]))
+  with pytest.raises(InputError, match="no validation examples of at most"):
+    task.records("validation")
