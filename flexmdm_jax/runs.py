@@ -59,6 +59,8 @@ from flexmdm_jax.vocab import Vocab
 
 # Settings of the training step that are in the config's `train`.
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
+# Gap heads that predict the law of each gap, not its mean alone.
+_LAW_HEADS = ("distribution", "binned", "negative_binomial")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,7 +124,8 @@ class Run:
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
       train.pop("bound_every", None)
-      objective = _objective(interpolant, task, train)
+      model = _model(config["model"], task)
+      objective = _objective(interpolant, task, model, train)
       optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
       optimizer["groups"] = tuple(
         _build(ParameterGroup, group)
@@ -137,7 +140,7 @@ class Run:
         task=task,
         interpolant=interpolant,
         path=_path(config.get("path"), interpolant, task),
-        model=_model(config["model"], task),
+        model=model,
         objective=objective,
         optimizer=_build(OptimizerConfig, optimizer),
         loop=_build(loop.LoopConfig, train),
@@ -477,7 +480,10 @@ def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
 
 
 def _objective(
-  interpolant: JointInterpolant, task: Task, train: dict[str, Any]
+  interpolant: JointInterpolant,
+  task: Task,
+  model: DiT | Transformer,
+  train: dict[str, Any],
 ) -> Objective:
   """The objective of a config's `train`, whose settings it takes out."""
   time_exponent = train.pop("time_exponent")
@@ -508,7 +514,17 @@ def _objective(
       )
     states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
     laws = _build(MixedStates, states, interpolant=interpolant)
-  return Diffusion(laws, task.vocab, **settings)
+  objective = Diffusion(laws, task.vocab, **settings)
+  # A head that predicts the law of each gap is trained on that law.
+  if model.gap_head in _LAW_HEADS:
+    return dataclasses.replace(objective, gap_loss="law")
+  if objective.gap_loss == "law":
+    raise InputError(
+      f"train.gap_loss='law' needs a gap head that predicts a law, but"
+      f" model.gap_head={model.gap_head!r}: choose one of"
+      f" {', '.join(_LAW_HEADS)}."
+    )
+  return objective
 
 
 def _path(

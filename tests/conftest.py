@@ -26,6 +26,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # imported, so it precedes the first import of the library.
 CHECKED = (
   "alignment",
+  "chunked_loss",
   "gap_laws",
   "interpolant",
   "likelihood",

@@ -15,7 +15,7 @@ LAYERS = [
   {"interpolant", "times", "gap_laws"},
   {"prediction", "alignment"},
   {"paths"},
-  {"states", "losses", "models"},
+  {"states", "losses", "chunked_loss", "models"},
   {"likelihood", "sampling", "pretrained"},
   {"convert"},
   {"metrics", "data"},

@@ -51,6 +51,7 @@ def measure(
   gap_head = getattr(model, "gap_head", None)
   path = Diffusion(PathStates(shapes.INTERPOLANT), model.vocab)
   aligned = dataclasses.replace(path, targets="aligned")
+  law = dataclasses.replace(path, gap_loss="law")
   mixed = dataclasses.replace(
     path, states=MixedStates(shapes.INTERPOLANT), gap_loss="damped"
   )
@@ -61,8 +62,12 @@ def measure(
     "mixed": (model, mixed, _NEVER),
     "mixed, bound at every step": (model, mixed, 1),
     **{
-      f"gap_head={head}": (model.clone(gap_head=head), path, _NEVER)
-      for head in ("log_rate", "binned", "negative_binomial")
+      f"gap_head={head}": (model.clone(gap_head=head), objective, _NEVER)
+      for head, objective in (
+        ("log_rate", path),
+        ("binned", law),
+        ("negative_binomial", law),
+      )
       if head != gap_head
     },
   }
