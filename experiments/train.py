@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from experiments import cli, hosts
 from flexmdm_jax.runs import Run, num_parameters
-from flexmdm_jax.training.hosts import in_turn, is_lead
+from flexmdm_jax.training.hosts import is_first_process, on_first_then_rest
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The experiment's file.", lock_config=True
@@ -30,11 +30,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(_):
   hosts.start()
   config = _CONFIG.value.to_dict()
-  run = in_turn(lambda: Run.from_config(config))
-  if is_lead():
+  run = on_first_then_rest(lambda: Run.from_config(config))
+  if is_first_process():
     print(f"{num_parameters(run.model):,} parameters", flush=True)
   result = run.train(_WORKDIR.value, overwrite=_OVERWRITE.value)
-  if is_lead():
+  if is_first_process():
     print(json.dumps(result))
 
 

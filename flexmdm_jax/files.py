@@ -1,17 +1,29 @@
-"""Results on disk: JSON with the versions that made them."""
+"""Files on disk: written whole, with the versions that made them.
 
+What a full or forbidden disk raises becomes one line that names the fix.
+"""
+
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
 from flexmdm_jax.errors import InputError
 
+# Messages of the operating system and of Orbax's storage layer, and remedies.
+_DISK_ERRORS = {
+  "no space left": "free some space",
+  "resource_exhausted": "free some space",
+  "quota exceeded": "free some space",
+  "permission denied": "make it writable",
+  "read-only file system": "make it writable",
+}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -40,14 +52,42 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
   path = pathlib.Path(path)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".tmp")
-    new.write_text(text)
-    os.replace(new, path)
+    replace_file(path, text)
   except OSError as error:
     raise InputError(
       f"cannot write --out={path} ({error.strerror}): choose a file that you"
       " may write, on a disk with free space."
     ) from error
+
+
+def replace_file(path: str | pathlib.Path, text: str) -> None:
+  """Writes a file; its earlier content stays until the new one is complete.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  path = pathlib.Path(path)
+  new = path.with_name(path.name + ".tmp")
+  new.write_text(text)
+  new.replace(path)
+
+
+@contextlib.contextmanager
+def clear_disk_errors(folder: pathlib.Path) -> Iterator[None]:
+  """Makes one InputError of whatever a full or forbidden disk raises."""
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:
+    text = str(error).lower()
+    for sign, fix in _DISK_ERRORS.items():
+      if sign in text:
+        raise InputError(
+          f"cannot write to {folder} ({sign}): {fix} and run the command"
+          " again; it resumes from the last complete checkpoint."
+        ) from error
+    raise
 
 
 def require_writable(path: str | pathlib.Path) -> None:

@@ -7,7 +7,8 @@ of the tokens and the expected gaps are its unique minimiser.
 
 The targets are those of the drawn embedding of the state, as in the paper, or
 their mean over all embeddings (`alignment`). The latter also allows the bound
-to be made tight: see `tight_terms`.
+to be made tight: see `tight_terms`. Training and `likelihood` both score states
+by `unweighted_terms`; they differ in the weights.
 
 Source: arXiv 2509.01025, "training objective"; `tight_terms` is ours.
 """
@@ -44,7 +45,7 @@ class ElboTerms(NamedTuple):
 def phi(
   x: Int[Array, "*s"] | Float[Array, "*s"], log_y: Float[Array, "*s"]
 ) -> Float[Array, "*s"]:
-  """`y - x + x log(x / y)`: the divergence of two Poisson rates.
+  """Computes `y - x + x log(x / y)`, the divergence of two Poisson rates.
 
   Args:
     x: the true rate, >= 0; `phi(0, y) = y`.
@@ -69,7 +70,7 @@ def elbo_terms(
   interpolant: JointInterpolant,
   alignment: Alignment | None = None,
 ) -> ElboTerms:
-  """The bound's integrand at time `t` for one sequence.
+  """Computes the bound's integrand at time `t` for one sequence.
 
   Its expectation over t uniform on [0, 1] and over `noised` is an upper bound
   on `-log p(x1)` in nats.
@@ -97,7 +98,7 @@ def unweighted_terms(
   alignment: Alignment | None = None,
   gap_loss: str = "phi",
 ) -> ElboTerms:
-  """The token and the gap loss of one state before their weights.
+  """Computes the token and the gap loss of one state, before their weights.
 
   `elbo_terms` weighs them with the hazards; training, with the weights of its
   law of states. `chunked_loss.unweighted_terms` is the same for a batch with a
@@ -182,13 +183,13 @@ def tight_terms(
   interpolant: JointInterpolant,
   alignment: Alignment,
 ) -> ElboTerms:
-  """The tight bound's integrand at time `t` for one sequence.
+  """Computes the tight bound's integrand at time `t` for one sequence.
 
-  A likelihood is of the path of states `x_t`, not of which tokens of `x1` they
-  are. So the rates that are compared are those from state to state:
+  The likelihood of a path of states `x_t` does not depend on which tokens of
+  `x1` they are. So the rates that are compared are those from state to state:
 
-  - the target of a mask is its posterior over tokens, and the cross-entropy
-    loses the entropy of that;
+  - the target of a mask is its posterior over tokens, whose entropy is taken
+    off the cross-entropy;
   - a mask inserted in any gap beside the same run of masks makes the same
     state, so gaps are summed over a run before they are compared.
 
@@ -235,10 +236,10 @@ def next_token_losses(
   length: Int[Array, ""],
   vocab: Vocab,
 ) -> Float[Array, " L"]:
-  """The terms of the exact `-log p` of one sequence under a causal model.
+  """Computes the terms of the exact `-log p` of one causal sequence.
 
   Args:
-    token_logits: at each position, of the token after it.
+    token_logits: logits at each position, for the token after it.
     tokens: the mask, which stands for the beginning, then the sequence.
     length: number of tokens, the first included; the pad is predicted after
       the last.
@@ -257,7 +258,7 @@ def next_token_losses(
 def cross_entropy(
   logits: Float[Array, "*s V"], target: Int[Array, "*s"]
 ) -> Float[Array, "*s"]:
-  """`-log softmax(logits)[target]`, nats."""
+  """Computes `-log softmax(logits)[target]`, nats."""
   at_target = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
   return jax.nn.logsumexp(logits, axis=-1) - at_target
 
@@ -265,16 +266,16 @@ def cross_entropy(
 def aligned_cross_entropy(
   logits: Float[Array, "L V"], alignment: Alignment
 ) -> Float[Array, " L"]:
-  """Mean of `-log softmax(logits)[token]` over the tokens of each position."""
+  """Averages `-log softmax(logits)[token]` over each position's posterior."""
   at_tokens = logits[:, alignment.tokens]
-  # What cannot be there may have a logit of -inf.
+  # A token that cannot be there may have a logit of -inf.
   log_p = jnp.where(alignment.posterior > 0, at_tokens, 0.0)
   mean = jnp.sum(alignment.posterior * log_p, axis=-1)
   return jax.nn.logsumexp(logits, axis=-1) - mean
 
 
 def token_entropy(alignment: Alignment) -> Float[Array, " L"]:
-  """Entropy of each position's posterior over tokens, nats.
+  """Computes the entropy of each position's posterior over tokens, nats.
 
   Clean tokens with one id are one outcome.
   """

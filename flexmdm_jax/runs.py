@@ -61,6 +61,25 @@ from flexmdm_jax.vocab import Vocab
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
 # Gap heads that predict the law of each gap, not its mean alone.
 _LAW_HEADS = ("distribution", "binned", "negative_binomial")
+_MESH_KEYS = ("layout", "data", "fsdp", "tensor")
+_SECTIONS = (
+  "method",
+  "data",
+  "insertion",
+  "unmasking",
+  "path",
+  "mdm_unmasking",
+  "pretrained",
+  "model",
+  "optimizer",
+  "train",
+  "mesh",
+  "sampler",
+)
+
+
+class _KeyMismatchError(InputError):
+  """A setting that this version does not know, or one that it misses."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +131,8 @@ class Run:
       InputError: a setting is missing, unknown or out of range.
     """
     config = json.loads(json.dumps(config))
+    _require_known("the config", config, _SECTIONS)
+    _require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
     try:
       task = task or make_task(config["method"], config["data"])
       interpolant = (
@@ -149,7 +170,7 @@ class Run:
         pretrained=config.get("pretrained"),
       )
     except KeyError as error:
-      raise InputError(
+      raise _KeyMismatchError(
         f"the config has no key {error}: see experiments/configs/base.py."
       ) from error
 
@@ -158,11 +179,17 @@ class Run:
     """The run that was trained in `workdir`.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or another version of this package made it.
     """
     path = pathlib.Path(workdir) / "config.json"
     try:
       return cls.from_config(json.loads(path.read_text()))
+    except _KeyMismatchError as error:
+      raise InputError(
+        f"--workdir={workdir} was made by another version of flexmdm_jax"
+        f" ({path.name}: {str(error).rstrip('.')}): use that version, or train"
+        " again in another directory."
+      ) from error
     except (OSError, json.JSONDecodeError) as error:
       raise InputError(
         f"--workdir={workdir} holds no run ({path.name}: {error}): train"
@@ -282,7 +309,7 @@ class Run:
     train_step = self.train_step()
     batch_size = self.config["train"]["batch_size"]
     return loop.train(
-      hosts.together(lambda: self.with_weights(train_step)),
+      hosts.on_all_processes(lambda: self.with_weights(train_step)),
       lambda: make_loader(
         self.task.records("train"),
         self.task.encode,
@@ -557,10 +584,17 @@ def _dtype(name: str) -> Any:
 def _build(cls: type, settings: Mapping[str, Any], **more: Any) -> Any:
   """`cls(**settings, **more)`; a key that it does not take is an InputError."""
   fields = {f.name for f in dataclasses.fields(cls)} - {"parent", "name"}
-  for key in settings:
-    if key not in fields:
-      raise InputError(
-        f"unknown setting {key!r} of {cls.__name__}: it takes"
-        f" {', '.join(sorted(fields - more.keys()))}."
-      )
+  known = sorted(fields - more.keys())
+  _require_known(cls.__name__, settings, known)
   return cls(**settings, **more)
+
+
+def _require_known(
+  what: str, settings: Mapping[str, Any], known: Sequence[str]
+) -> None:
+  """Raises an InputError if `what` has a setting that is not known."""
+  for key in settings:
+    if key not in known:
+      raise _KeyMismatchError(
+        f"unknown setting {key!r} of {what}: it takes {', '.join(known)}."
+      )

@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.mesh import ROW_AXES, TENSOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Placement:
   """
 
   mesh: Mesh
-  batch: tuple[str, ...] = ("data", "fsdp")
-  vocab: str = "tensor"
+  batch: tuple[str, ...] = ROW_AXES
+  vocab: str = TENSOR
 
   def __post_init__(self):
     named = (*self.batch, self.vocab)
