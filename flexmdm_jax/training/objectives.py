@@ -1,4 +1,4 @@
-"""What a training step minimises: the FlexMDM bound, or next-token prediction.
+"""Objectives of training: the FlexMDM bound, or next-token prediction.
 
 An objective first draws what is random of a whole batch, so that cutting the
 batch into parts changes nothing, then scores rows.

@@ -20,7 +20,7 @@ from flexmdm_jax.mesh import AXES, FSDP, ROW_AXES, TENSOR
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """The mesh axis of each logical axis; None keeps it whole.
+  """The mesh axis of each logical axis of a parameter; None keeps it whole.
 
   Attributes:
     batch: mesh axes that the batch is split over.
