@@ -16,13 +16,13 @@ from flexmdm_jax.runs import Run, num_parameters
 from flexmdm_jax.training.hosts import in_turn, is_lead
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The experiment's file.", lock_config=True
+  "config", None, "File of the experiment.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of the run; resumed if it has one."
+  "workdir", None, "Directory of the run, which is resumed if it is there."
 )
 _OVERWRITE = flags.DEFINE_bool(
-  "overwrite", False, "Move a run with another config aside, start anew."
+  "overwrite", False, "Move a run with another config aside and start anew."
 )
 flags.mark_flags_as_required(["config", "workdir"])
 
