@@ -12,8 +12,8 @@ import json
 
 from absl import flags
 
-from experiments import cli
 from experiments.benchmarks import kernels, sampling, shapes, training
+from experiments.common import cli
 from flexmdm_jax import files
 
 SUITES = ("train", "sample", "kernels")

@@ -12,7 +12,7 @@ its `logits`, as the public code computed them.
 
 from absl import flags
 
-from experiments import cli
+from experiments.common import cli
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.pretrained import checkpoint, comparison
 

@@ -15,7 +15,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments.common import cli
 from flexmdm_jax import files
 from flexmdm_jax.dryrun import devices, report
 from flexmdm_jax.errors import InputError

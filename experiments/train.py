@@ -3,7 +3,7 @@
 python -m experiments.train --config=experiments/configs/NAME.py \
     --workdir=DIR [--config.KEY=VALUE ...]
 
-Of several processes, on several hosts: experiments/hosts.py.
+For several processes, on several hosts, see experiments/common/hosts.py.
 """
 
 import json
@@ -11,7 +11,7 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, hosts
+from experiments.common import cli, hosts
 from flexmdm_jax.runs import Run, num_parameters
 from flexmdm_jax.training.hosts import in_turn, is_lead
 

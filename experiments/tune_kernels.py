@@ -8,8 +8,8 @@ this device: the config that is fastest by the geometric mean.
 
 from absl import flags
 
-from experiments import cli
 from experiments.benchmarks import tuning
+from experiments.common import cli
 from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.kernels.common import target

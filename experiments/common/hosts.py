@@ -19,7 +19,7 @@ import jax
 from absl import flags
 from jax._src.clusters import ClusterEnv  # there is no public way to ask
 
-from experiments import cli
+from experiments.common import cli
 from flexmdm_jax.errors import InputError
 
 _COORDINATOR = flags.DEFINE_string(
