@@ -56,13 +56,11 @@ setup(
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
     "mauve": ["mauve-text>=0.4"],
-    "notebooks": [*PLOTS, "ipykernel>=6", "nbclient>=0.10"],
     "dev": [
       *PLOTS,
       *TEXT,
       "beartype>=0.20",
       "build>=1.2",
-      "chex>=0.1.90",
       "hypothesis>=6.100",
       "pytest>=8",
       "pytest-cov>=5",

@@ -15,7 +15,7 @@ import time
 
 from absl import flags
 
-from experiments import cli
+from experiments.common import cli
 from flexmdm_jax import files
 from flexmdm_jax.evaluation.run_scorer import load_scorer
 from flexmdm_jax.evaluation.tasks import TASKS, evaluate

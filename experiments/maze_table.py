@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from experiments import cli
+from experiments.common import cli
 from experiments.configs import maze_41, maze_quickstart
 from flexmdm_jax import files
 from flexmdm_jax.errors import InputError

@@ -12,7 +12,7 @@ import json
 import jax
 from absl import flags
 
-from experiments import cli
+from experiments.common import cli
 from experiments.starts import parse_start
 from flexmdm_jax import files
 from flexmdm_jax.runs import Run

@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments.common import cli
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import text_comparison
 from flexmdm_jax.evaluation.maze_comparison import trained

@@ -3,7 +3,7 @@
 python -m experiments.train --config=experiments/configs/NAME.py \
     --workdir=DIR [--config.KEY=VALUE ...]
 
-Of several processes, on several hosts: experiments/hosts.py.
+For several processes, on several hosts, see experiments/common/hosts.py.
 """
 
 import json
@@ -11,18 +11,18 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, hosts
+from experiments.common import cli, hosts
 from flexmdm_jax.runs import Run, num_parameters
 from flexmdm_jax.training.hosts import is_first_process, on_first_then_rest
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The experiment's file.", lock_config=True
+  "config", None, "File of the experiment.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of the run; resumed if it has one."
+  "workdir", None, "Directory of the run, which is resumed if it is there."
 )
 _OVERWRITE = flags.DEFINE_bool(
-  "overwrite", False, "Move a run with another config aside, start anew."
+  "overwrite", False, "Move a run with another config aside and start anew."
 )
 flags.mark_flags_as_required(["config", "workdir"])
 

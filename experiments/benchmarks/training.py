@@ -1,4 +1,4 @@
-"""One update of the training step, and what each addition to it costs."""
+"""Benchmark of the training step, and the cost of each addition to it."""
 
 import dataclasses
 from typing import Any
@@ -33,10 +33,10 @@ def measure(
   more, and is timed in turns with the base.
 
   Args:
-    shape: see `shapes.make_model`.
-    max_length: L, else the shape's.
-    batch_size: B, else the shape's.
-    repeats: of each measurement.
+    shape: name of the model, see `shapes.make_model`.
+    max_length: L; None for the shape's.
+    batch_size: B; None for the shape's.
+    repeats: number of runs of each measurement.
   """
   model, B = shapes.make_model(shape, max_length, batch_size)
   L = model.max_length
@@ -55,7 +55,7 @@ def measure(
   mixed = dataclasses.replace(
     path, states=MixedStates(shapes.INTERPOLANT), gap_loss="damped"
   )
-  # What is compared: the network, the objective, and what it measures beside.
+  # Each variant: the network, the objective, and how often the bound is taken.
   variants = {
     "sampled": (model, path, _NEVER),
     "aligned": (model, aligned, _NEVER),

@@ -11,7 +11,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 SCRIPT = """
-from experiments import cli, tune_kernels
+from experiments import tune_kernels
+from experiments.common import cli
 from flexmdm_jax.kernels.common import Implementation
 from flexmdm_jax.kernels.insert_unmask import api, arg_specs, config, ref
 

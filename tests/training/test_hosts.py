@@ -15,7 +15,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import hosts as flags_of_hosts
+from experiments.common import hosts as flags_of_hosts
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.runs import Run
 from flexmdm_jax.training import hosts, sharding
