@@ -56,6 +56,7 @@ setup(
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
     "mauve": ["mauve-text>=0.4"],
+    "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
     "notebooks": [*PLOTS, "ipykernel>=6", "nbclient>=0.10"],
     "dev": [
       *PLOTS,
