@@ -23,10 +23,10 @@ MESH_AXES = ("data", "fsdp", "tensor")
 class Rules:
   """The mesh axis of each logical axis; None keeps it whole.
 
+  All fields but `batch` are logical axes of the parameters.
+
   Attributes:
     batch: mesh axes that the batch is split over.
-    vocab, embed, heads, kv_heads, head_dim, mlp, cond, layers, groups,
-      lora_rank: of the parameters.
   """
 
   batch: tuple[str, ...] = ("data", "fsdp")
