@@ -52,6 +52,7 @@ setup(
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
+    "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
     "text": TEXT,
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],

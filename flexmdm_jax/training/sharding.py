@@ -22,10 +22,10 @@ from flexmdm_jax.mesh import AXES, FSDP, ROW_AXES, TENSOR
 class Rules:
   """The mesh axis of each logical axis of a parameter; None keeps it whole.
 
+  All fields but `batch` are logical axes of the parameters.
+
   Attributes:
     batch: mesh axes that the batch is split over.
-    vocab, embed, heads, kv_heads, head_dim, mlp, cond, layers, groups,
-      lora_rank: mesh axis of that logical axis of the parameters.
   """
 
   batch: tuple[str, ...] = ROW_AXES
