@@ -23,7 +23,12 @@ from flexmdm_jax.losses import (
   mask_nats,
   mask_nats_in_chunks,
 )
-from flexmdm_jax.prediction import Denoiser, Features, forbid_mask
+from flexmdm_jax.prediction import (
+  Denoiser,
+  Features,
+  features_or_prediction,
+  forbid_mask,
+)
 from flexmdm_jax.rows import Rows
 from flexmdm_jax.states import PathStates, StateLaw, States
 from flexmdm_jax.vocab import Vocab
@@ -164,7 +169,7 @@ class Diffusion:
       batch.frozen,
       batch.open_gaps,
     )
-    predict = getattr(denoiser, "features", denoiser)
+    predict = features_or_prediction(denoiser)
     predicted = predict(noised.tokens, noised.length, drawn.t)
     alignment = None
     if self.targets == "aligned":
