@@ -87,7 +87,7 @@ def parse(text: str, trained: JointInterpolant) -> JointInterpolant:
 def trained_clock(
   trained: JointInterpolant, path: JointInterpolant, t: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
-  """The time at which the trained insertion is as far as the path's is at `t`.
+  """Finds the time at which the trained insertion is as far as the path's at t.
 
   Args:
     trained: the schedules that the model was trained with.
@@ -120,7 +120,7 @@ class _OnPath:
 
   @property
   def ignores_padding(self) -> bool:
-    """Whether a row's prediction is the same whatever L is."""
+    """Tells whether a row's prediction is the same whatever L is."""
     return ignores_padding(self.denoiser)
 
   def __call__(self, tokens, length, t) -> Prediction:
@@ -136,7 +136,7 @@ class _FeaturesOnPath(_OnPath):
   """A denoiser on a path that can stop before the vocabulary head."""
 
   def features(self, tokens, length, t) -> Features:
-    """The prediction before the vocabulary head's product."""
+    """Predicts up to the vocabulary head's product."""
     return self.denoiser.features(tokens, length, self._clock(t))
 
 

@@ -1,4 +1,4 @@
-"""What a denoiser predicts, and the jump rates of the CTMC built from it.
+"""Predictions of a denoiser, and the jump rates of the CTMC built from it.
 
 The process has two moves. A mask at position i becomes token v at rate
 `h_beta(t) f[i, v]`; a mask is inserted in gap i at rate `h_alpha(t) g[i]`.
@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
 
   @property
   def law(self) -> GapLaw | None:
-    """The law of the missing tokens, in whichever form it was given."""
+    """Law of the missing tokens, in whichever form it was given."""
     return _law(self.gap_logits, self.gap_law)
 
 
@@ -71,11 +71,11 @@ class Features(NamedTuple):
 
   @property
   def law(self) -> GapLaw | None:
-    """The law of the missing tokens, in whichever form it was given."""
+    """Law of the missing tokens, in whichever form it was given."""
     return _law(self.gap_logits, self.gap_law)
 
   def token_logits(self) -> Float[Array, "*b L V"]:
-    """The token logits, float32."""
+    """Computes the token logits, float32."""
     logits = jnp.matmul(
       self.hidden, self.unembed, preferred_element_type=jnp.float32
     )
@@ -86,7 +86,7 @@ class Features(NamedTuple):
     return logits
 
   def prediction(self) -> Prediction:
-    """The `Prediction`, with float32 logits at every position."""
+    """Computes the prediction, with float32 logits at every position."""
     return Prediction(
       self.token_logits(), self.log_gaps, self.gap_logits, self.gap_law
     )
@@ -160,7 +160,7 @@ class Rates(NamedTuple):
 def forbid_mask(
   token_logits: Float[Array, "*b V"], vocab: Vocab
 ) -> Float[Array, "*b V"]:
-  """Logits of the same law given that the token is not the mask itself."""
+  """Conditions the law of a token on not being the mask itself."""
   return jnp.where(jnp.arange(vocab.size) == vocab.mask, -jnp.inf, token_logits)
 
 

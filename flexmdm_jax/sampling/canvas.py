@@ -16,7 +16,7 @@ from flexmdm_jax.vocab import Vocab
 
 
 class Canvas(NamedTuple):
-  """The state of a batch of rows, C positions wide.
+  """A batch of rows at one time, C positions wide.
 
   Attributes:
     tokens: left-aligned rows, the pad from `length` on.
@@ -32,7 +32,7 @@ class Canvas(NamedTuple):
 
   @classmethod
   def of(cls, start: Start) -> "Canvas":
-    """The state at time 0, as wide as the start."""
+    """Makes the canvas at time 0, as wide as the start."""
     closed = ~start.open_gaps[:, :-1]
     end = jnp.take_along_axis(start.open_gaps, start.length[:, None], axis=1)
     return cls(start.tokens, start.length, closed.astype(jnp.int32), end)
@@ -43,23 +43,23 @@ class Canvas(NamedTuple):
     return self.tokens.shape[1]
 
   def masked(self, vocab: Vocab) -> Bool[Array, "B C"]:
-    """Positions that hold a mask."""
+    """Marks the positions that hold a mask."""
     inside = jnp.arange(self.width) < self.length[:, None]
     return (self.tokens == vocab.mask) & inside
 
   def open_gaps(self) -> Bool[Array, "B G"]:
-    """Gaps into which the process may insert."""
+    """Marks the gaps into which the process may insert."""
     index = jnp.arange(self.width + 1)
     before = jnp.pad(self.closed == 0, ((0, 0), (0, 1)))
     is_open = jnp.where(index == self.length[:, None], self.end_open, before)
     return is_open & (index <= self.length[:, None])
 
   def cut(self, C: int) -> "Canvas":
-    """The first C positions."""
+    """Keeps the first C positions only."""
     return self._replace(tokens=self.tokens[:, :C], closed=self.closed[:, :C])
 
   def widen(self, C: int, vocab: Vocab) -> "Canvas":
-    """The same rows with room for C tokens."""
+    """Makes room for C tokens."""
     return self._replace(
       tokens=_widen(self.tokens, C, vocab.pad), closed=_widen(self.closed, C, 0)
     )
@@ -72,7 +72,7 @@ def _widen(x: Int[Array, "B C"], L: int, fill: int) -> Int[Array, "B L"]:
 def canvas_widths(
   buckets: tuple[int, ...] | None, denoiser: Denoiser, L: int
 ) -> tuple[int, ...]:
-  """Widths that the loop is compiled for, up to L.
+  """Lists the widths that the loop is compiled for, up to L.
 
   Args:
     buckets: the widths below L, or None for what suits the denoiser.
@@ -85,7 +85,7 @@ def canvas_widths(
 
 
 def default_buckets(L: int) -> tuple[int, ...]:
-  """Widths of canvas below L, such that one more is a multiple of 64.
+  """Lists widths of canvas below L, each one less than a multiple of 64.
 
   A model appends a pad to its rows, and hardware likes round numbers. Rows that
   end at a quarter of L never see more than a quarter of it; more widths would

@@ -31,7 +31,7 @@ from flexmdm_jax.vocab import Vocab
 
 
 class Answer(NamedTuple):
-  """What one network call says of a batch of rows.
+  """Answer of one network call about a batch of rows.
 
   Attributes:
     drawn: a token for each wanted position, and the denoiser's confidence in

@@ -1,27 +1,28 @@
 """The sampler's loop: from time 0 to 1, revealing masks and inserting others.
 
-    Start, keys, times
-      |
-      |      for each width C of the canvas, ascending, while a row fits it:
-      v
-    Canvas(tokens, length, open gaps) at time s <-----------------------+
-      |                                                                 |
-      |  before   which masks are due in (s, u], which tokens the       |
-      |           method wants: no network is called                    |
-      |             nothing wanted, no gap open: the rows stay ---------+
-      |  in       Chain.ask: one call, at the rates of time s           |
-      |             -> a token for each wanted position, the gaps       |
-      |           method.reveals, method.inserts                        |
-      |  after    Chain.move: reveal and insert, in one pass            |
-      |             some row wants more than C < L positions:           |
-      |             the step is undone, and repeated on the next        |
-      |             canvas from the same bits                           |
-      |           trace[i + 1] = the rows; s, u = u, the next time -----+
-      v
-    Samples, at time 1
+    Start --> Canvas: the rows, C positions wide, at time s <-----------+
+                |                                                       |
+     before     |  method: which masks are due in (s, u], which tokens  |
+     the call   |    it wants                                           |
+                +---> no token wanted, no gap open: the rows stay ------+
+                |                                                       |
+     the call   |  Chain.ask: the network, once, at time s; a token     |
+                |    for each wanted position, and what the gaps miss   |
+                |                                                       |
+     after      |  method: which masks it reveals, how many it inserts  |
+     the call   |  Chain.move: both, in one pass over the rows          |
+                +---> a row wants more than C < L positions: the step   |
+                |     is undone; a wider canvas repeats it, with the    |
+                |     same bits ----------------------------------------+
+                v                                                       |
+              trace[i + 1] = the rows; s, u = u, the next time ---------+
+                |
+                v  at time 1
+             Samples
 
-The loop owns the times, the canvas and the trace; a step is the method's (see
-`methods`). Its last step reveals every mask and inserts nothing.
+The loop has the times, the width of the canvas and the trace; what lies between
+is one `step` of a method (see `methods`). The last step reveals every mask and
+inserts nothing.
 
 Source: arXiv 2509.01025, "sampling algorithms".
 """
@@ -47,7 +48,7 @@ from flexmdm_jax.vocab import Vocab
 
 
 class Trace(NamedTuple):
-  """Every state of a batch, from the start to the sample."""
+  """States of a batch, one after each step, from the start to the sample."""
 
   tokens: Int[Array, "steps+1 B L"]
   length: Int[Array, "steps+1 B"]
@@ -138,7 +139,7 @@ def in_batches(
   batch_size: int,
   shares: int = 1,
 ) -> Samples:
-  """Samples at most `batch_size` rows at a time; the result is the same.
+  """Samples rows in batches, which change no row's result.
 
   Args:
     draw: `(key, start=...) -> Samples`, `sample` with its other arguments
@@ -171,7 +172,7 @@ def in_batches(
 
 
 def row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, " N"]:
-  """A key for each row, that of row i whatever the number of rows."""
+  """Makes a key for each row, which does not depend on the number of rows."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
     key, jnp.arange(num_rows)
   )
@@ -286,12 +287,12 @@ def _step(state: _Progress, *, method, chain, keys, times, L) -> _Progress:
 
 
 def _choose(first: Bool[Array, ""], a: Canvas, b: Canvas) -> Canvas:
-  """`a` if `first`, else `b`."""
+  """Picks `a` if `first`, else `b`."""
   return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
 
 
 def _begin_trace(start: Start, num_steps: int) -> Trace:
-  """A trace that holds the start throughout."""
+  """Makes a trace that holds the start throughout."""
   return jax.tree.map(
     lambda x: jnp.broadcast_to(x, (num_steps + 1, *x.shape)),
     Trace(start.tokens, start.length),
@@ -299,7 +300,7 @@ def _begin_trace(start: Start, num_steps: int) -> Trace:
 
 
 def _record(trace: Trace, i: Int[Array, ""], canvas: Canvas) -> Trace:
-  """The trace with the rows as its state `i`."""
+  """Writes the rows into a trace, as its state `i`."""
   return Trace(
     trace.tokens.at[i].set(canvas.tokens), trace.length.at[i].set(canvas.length)
   )

@@ -53,7 +53,7 @@ class Method(Protocol):
 
 
 class _Plan(NamedTuple):
-  """What a step decides before it calls the network.
+  """Decisions of a step before it calls the network.
 
   Attributes:
     due: masks whose event falls into the step.
@@ -66,7 +66,7 @@ class _Plan(NamedTuple):
   open_gaps: Bool[Array, "B C+1"]
 
   def moves(self) -> Bool[Array, ""]:
-    """Whether anything can change in any row."""
+    """Tells whether anything can change in any row."""
     return jnp.any(self.wanted) | jnp.any(self.open_gaps)
 
 
@@ -87,12 +87,15 @@ class OneCall(abc.ABC):
   def insert_probability(
     self, path: JointInterpolant, s: Float[Array, ""], u: Float[Array, ""]
   ) -> Float[Array, ""]:
-    """Probability that a missing token's event does; 0 asks for no gaps."""
+    """Probability that a missing token's event falls into the step.
+
+    Where it is 0 the step asks for no gaps.
+    """
 
   def wants(
     self, masked: Bool[Array, " C"], due: Bool[Array, " C"]
   ) -> Bool[Array, " C"]:
-    """Positions whose token, or confidence, `reveals` looks at."""
+    """Marks the positions whose token, or confidence, `reveals` looks at."""
     del masked
     return due
 
@@ -102,7 +105,7 @@ class OneCall(abc.ABC):
     due: Bool[Array, " C"],
     drawn: TokenSamples,
   ) -> Bool[Array, " C"]:
-    """Masks to reveal, all of them wanted."""
+    """Marks the masks to reveal, all of them wanted."""
     del wanted, drawn
     return due
 
@@ -116,7 +119,7 @@ class OneCall(abc.ABC):
     s: Float[Array, ""],
     u: Float[Array, ""],
   ) -> Int[Array, " G"]:
-    """Number of masks to insert in each gap; closed ones are left out later."""
+    """Draws the number of masks to insert in each gap, as if all were open."""
 
   def step(
     self,
@@ -165,14 +168,14 @@ class OneCall(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class TauLeaping(OneCall):
-  """Exact in the number of events, at the rates of the step's start."""
+  """Takes all events of a step, at the rates of its start."""
 
   def unmask_probability(self, path, s, u):
-    """Probability that a mask's event falls into the step; no rate is held."""
+    """Probability that a mask's event falls into the step, exactly."""
     return path.unmasking.jump(s, u)
 
   def insert_probability(self, path, s, u):
-    """Probability that a missing token's event falls into the step."""
+    """Probability that a missing token's event falls into it, exactly."""
     return path.insertion.jump(s, u)
 
   def inserts(self, key, log_gaps, law, path, s, u):
@@ -220,7 +223,7 @@ class Adaptive(TauLeaping):
 
 @dataclasses.dataclass(frozen=True)
 class Euler(OneCall):
-  """First order in the step: at most one event, by the rates of its start."""
+  """Takes at most one event of a mask or gap, to first order in the step."""
 
   def unmask_probability(self, path, s, u):
     """Unmasking rate of a mask times the step."""
