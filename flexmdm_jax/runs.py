@@ -25,14 +25,14 @@ from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.prediction import Denoiser
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
 from flexmdm_jax.rows import Start
-from flexmdm_jax.sampling.autoregressive import sample_autoregressive
-from flexmdm_jax.sampling.loop import (
+from flexmdm_jax.sampling import (
+  Placement,
   SamplerConfig,
   Samples,
   in_batches,
   sample,
+  sample_autoregressive,
 )
-from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.states import MixedStates, PathStates, StateLaw
 from flexmdm_jax.tasks import Task, make_task
 from flexmdm_jax.training import hosts, loop, partition
@@ -399,10 +399,10 @@ class Run:
     start: Start,
     batch_size: int,
   ) -> Samples:
-    """Samples on `path` as `sampler` says.
+    """Samples from `start` by the settings of `sampler`.
 
-    A causal model is sampled from left to right. Rows are split over the
-    devices that are here.
+    A diffusion model is sampled on `path`, its rows split over the devices that
+    are here; a causal model from left to right, on one device.
 
     Args:
       key: one key.
@@ -416,26 +416,34 @@ class Run:
     Raises:
       InputError: batch_size < 1.
     """
-    shares = 1
     if self.task.causal:
-      draw = functools.partial(
-        sample_autoregressive,
-        denoiser=denoiser,
-        vocab=self.task.vocab,
-        temperature=self.sampler.temperature,
-        top_p=self.sampler.top_p,
-      )
+      draw, shares = self._from_left_to_right(denoiser), 1
     else:
-      draw = functools.partial(
-        sample,
-        denoiser=self.on_path(denoiser),
-        interpolant=self.path,
-        vocab=self.task.vocab,
-        config=self.sampler,
-        placement=Placement(make_mesh()),
-      )
-      shares = jax.device_count()
+      draw, shares = self._on_all_devices(denoiser), jax.device_count()
     return in_batches(draw, key, start, batch_size, shares)
+
+  def _from_left_to_right(
+    self, denoiser: ModelDenoiser
+  ) -> Callable[..., Samples]:
+    """A causal model's `(key, start=...) -> Samples`."""
+    return functools.partial(
+      sample_autoregressive,
+      denoiser=denoiser,
+      vocab=self.task.vocab,
+      temperature=self.sampler.temperature,
+      top_p=self.sampler.top_p,
+    )
+
+  def _on_all_devices(self, denoiser: ModelDenoiser) -> Callable[..., Samples]:
+    """A diffusion model's `(key, start=...) -> Samples`."""
+    return functools.partial(
+      sample,
+      denoiser=self.on_path(denoiser),
+      interpolant=self.path,
+      vocab=self.task.vocab,
+      config=self.sampler,
+      placement=Placement(make_mesh()),
+    )
 
 
 def num_parameters(model: DiT | Transformer) -> int:

@@ -33,7 +33,10 @@ CHECKED = (
   "losses",
   "models",
   "prediction",
-  "sampling.choices",
+  "sampling.canvas",
+  "sampling.chain",
+  "sampling.draws",
+  "sampling.methods",
   "times",
 )
 jaxtyping.install_import_hook(

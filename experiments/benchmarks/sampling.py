@@ -24,7 +24,7 @@ from experiments.benchmarks.timing import (
 from flexmdm_jax.models.denoiser import ModelDenoiser
 from flexmdm_jax.rows import empty_start
 from flexmdm_jax.runs import num_parameters
-from flexmdm_jax.sampling.loop import SamplerConfig, sample
+from flexmdm_jax.sampling import SamplerConfig, sample
 
 BASELINES = ("dense", "port")
 

@@ -19,7 +19,13 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant, Noised
 from flexmdm_jax.likelihood import next_token_nats
 from flexmdm_jax.losses import GAP_LOSSES, ElboTerms
-from flexmdm_jax.prediction import Denoiser, Features, Prediction, forbid_mask
+from flexmdm_jax.prediction import (
+  Denoiser,
+  Features,
+  Prediction,
+  features_or_prediction,
+  forbid_mask,
+)
 from flexmdm_jax.rows import Rows
 from flexmdm_jax.states import PathStates, StateLaw, States
 from flexmdm_jax.vocab import Vocab
@@ -151,7 +157,7 @@ class Diffusion:
       batch.frozen,
       batch.open_gaps,
     )
-    predict = getattr(denoiser, "features", denoiser)
+    predict = features_or_prediction(denoiser)
     predicted = predict(noised.tokens, noised.length, drawn.t)
     alignment = None
     if self.targets == "aligned":
