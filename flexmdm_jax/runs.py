@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Key
 
@@ -29,7 +30,9 @@ from flexmdm_jax.sampling.autoregressive import sample_autoregressive
 from flexmdm_jax.sampling.loop import (
   SamplerConfig,
   Samples,
+  Trace,
   in_batches,
+  row_keys,
   sample,
 )
 from flexmdm_jax.sampling.placement import Placement
@@ -162,7 +165,7 @@ class Run:
       return cls.from_config(json.loads(path.read_text()))
     except (OSError, json.JSONDecodeError) as error:
       raise InputError(
-        f"--workdir={workdir} holds no run ({path.name}: {error}): train"
+        f"workdir={workdir} holds no run ({path.name}: {error}): train"
         " first, with python -m experiments.train."
       ) from error
 
@@ -256,8 +259,8 @@ class Run:
       return {}
     if self.pretrained is None:
       raise InputError(
-        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
-        " them, by --config.pretrained=FOLDER."
+        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: set"
+        " the config's pretrained to a folder that has them."
       )
     base = self._load_pretrained(abstract, lambda path: not trainable(path))
     missing = frozen.keys() - flat(base).keys()
@@ -386,26 +389,59 @@ class Run:
     Raises:
       InputError: batch_size < 1.
     """
-    shares = 1
+    if not self.task.causal:
+      draw, shares = self._sampler(denoiser), jax.device_count()
+      return in_batches(draw, key, start, batch_size, shares)
+    draw = functools.partial(
+      sample_autoregressive,
+      denoiser=denoiser,
+      vocab=self.task.vocab,
+      temperature=self.sampler.temperature,
+      top_p=self.sampler.top_p,
+    )
+    return in_batches(draw, key, start, batch_size)
+
+  def trace(
+    self, key: Key[Array, ""], denoiser: ModelDenoiser, start: Start
+  ) -> Trace:
+    """Samples as `sample` does, in one batch, and returns every state.
+
+    Args:
+      key: one key.
+      denoiser: the trained model.
+      start: N rows of the task.
+
+    Returns:
+      The `Trace` of N rows, as NumPy arrays on the host; its last state is what
+      `sample` returns.
+
+    Raises:
+      InputError: the model reads from left to right.
+    """
     if self.task.causal:
-      draw = functools.partial(
-        sample_autoregressive,
-        denoiser=denoiser,
-        vocab=self.task.vocab,
-        temperature=self.sampler.temperature,
-        top_p=self.sampler.top_p,
+      raise InputError(
+        "method=autoregressive has no trace: give a run of another method."
       )
-    else:
-      draw = functools.partial(
-        sample,
-        denoiser=self.on_path(denoiser),
-        interpolant=self.path,
-        vocab=self.task.vocab,
-        config=self.sampler,
-        placement=Placement(make_mesh()),
-      )
-      shares = jax.device_count()
-    return in_batches(draw, key, start, batch_size, shares)
+    N = start.tokens.shape[0]
+    # Rows are repeated until they divide over the devices.
+    rows = np.arange(N + -N % jax.device_count()) % N
+    samples = self._sampler(denoiser)(
+      row_keys(key, N)[rows],
+      start=jax.tree.map(lambda x: np.asarray(x)[rows], start),
+      trace=True,
+    )
+    return jax.tree.map(lambda x: np.asarray(x)[:, :N], samples.trace)
+
+  def _sampler(self, denoiser: ModelDenoiser) -> Callable[..., Samples]:
+    """Gives `sample` all but the keys and the start, on all devices."""
+    return functools.partial(
+      sample,
+      denoiser=self.on_path(denoiser),
+      interpolant=self.path,
+      vocab=self.task.vocab,
+      config=self.sampler,
+      placement=Placement(make_mesh()),
+    )
 
 
 def num_parameters(model: DiT | Transformer) -> int:
@@ -461,8 +497,8 @@ def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
   vocab = Vocab(**settings.pop("vocab"))
   if vocab != task.vocab:
     raise InputError(
-      f"the model has {vocab}, the data {task.vocab}: give"
-      " --config.data.tokenizer_folder the model's own tokenizer."
+      f"the model has {vocab}, the data {task.vocab}: set"
+      " data.tokenizer_folder to the model's own tokenizer."
     )
   lora = settings.pop("lora", None)
   if lora and lora["rank"]:

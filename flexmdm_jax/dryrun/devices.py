@@ -8,7 +8,7 @@ import re
 import jax
 from jax.experimental import topologies
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +99,10 @@ def topology(name: str) -> Topology:
     return _gpus(gpu[1], int(gpu[2]))
   kind = name.partition(":")[0]
   if kind not in _TPUS or not re.fullmatch(r"\w+:\d+(x\d+){1,2}", name):
-    raise InputError(f"--topology={name} is unknown: there are {_FORMS}.")
+    raise InputError(f"topology={name} is unknown: there are {_FORMS}.")
   if importlib.util.find_spec("libtpu") is None:
     raise InputError(
-      f"--topology={name} needs libtpu: pip install 'flexmdm_jax[tpu]'."
+      f"topology={name} needs libtpu: pip install 'flexmdm_jax[tpu]'."
     )
   for key, value in _TPU_ENVIRONMENT.items():
     os.environ.setdefault(key, value)
@@ -110,8 +110,8 @@ def topology(name: str) -> Topology:
     found = topologies.get_topology_desc(platform="tpu", topology_name=name)
   except Exception as error:  # whatever libtpu makes of a wrong shape
     raise InputError(
-      f"--topology={name} is none that libtpu knows"
-      f" ({str(error).splitlines()[0]}): there are {_FORMS}."
+      f"topology={name} is none that libtpu knows"
+      f" ({first_line(error)}): there are {_FORMS}."
     ) from error
   return Topology(kind, list(found.devices), found.devices[0].device_kind)
 
@@ -121,7 +121,7 @@ def _gpus(kind: str, number: int) -> Topology:
   node = DEVICES[kind].group
   if number > node and number % node:
     raise InputError(
-      f"--topology=gpu:{kind}:{number}: more than {node} are whole nodes, so"
+      f"topology=gpu:{kind}:{number}: more than {node} are whole nodes, so"
       f" their number must be a multiple of {node}."
     )
   plugins = [f"jax_cuda{version}_plugin" for version in (12, 13)]

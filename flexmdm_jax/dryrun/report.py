@@ -236,7 +236,7 @@ def compiled_for(
     raise InputError(
       f"the program does not fit {topology.kind}"
       f" ({topology.device.hbm_bytes / 1e9:.0f} GB): take fewer rows, more"
-      " devices, or --config.model.remat=full. XLA says:"
+      " devices, or model.remat=full. XLA says:"
       f" {str(error).splitlines()[0][:300]}"
     ) from error
 

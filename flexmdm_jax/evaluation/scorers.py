@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 
 # Tokens that the papers' scorer reads of a text.
 _PAPERS_LENGTH = 1024
@@ -115,7 +115,7 @@ class HuggingFaceScorer:
       )
     except (OSError, ValueError, KeyError, ImportError) as error:
       raise InputError(
-        f"{what} cannot be loaded ({_first_line(error)}): give a causal"
+        f"{what} cannot be loaded ({first_line(error)}): give a causal"
         " language model, by its name on the Hugging Face hub, its folder or"
         " its GGUF file."
       ) from error
@@ -123,7 +123,7 @@ class HuggingFaceScorer:
       self._model = model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
       raise InputError(
-        f"--scorer_device={device} cannot be used ({_first_line(error)}): give"
+        f"--scorer_device={device} cannot be used ({first_line(error)}): give"
         " cpu, or install a torch that has it."
       ) from error
     if not self._is_causal():
@@ -271,10 +271,6 @@ def _identity(name, gguf_file, model) -> dict[str, str | None]:
   if path.exists():
     return {"sha256": fingerprint(path)}
   return {"commit": getattr(model.config, "_commit_hash", None)}
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def fingerprint(path: str | pathlib.Path) -> str:

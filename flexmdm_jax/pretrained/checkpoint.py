@@ -397,7 +397,7 @@ def _about(folder: pathlib.Path) -> dict[str, Any]:
   if not path.exists():
     raise InputError(
       f"{folder} holds no {_ABOUT}: make it with python -m"
-      " experiments.convert_llada --input=HF_FOLDER --output=DIR."
+      " experiments.convert_llada."
     )
   return folders.read_json(path)
 

@@ -64,7 +64,7 @@ def llada_to_hf(
   if model.begin is not None:
     raise InputError(
       f"begin={model.begin}: a network whose outputs are of the next token is"
-      " no LLaDA. Use experiments.convert_llada --reverse."
+      " no LLaDA. Use experiments.convert_llada, in reverse."
     )
   flat = traverse_util.flatten_dict(params, sep="/")
   places = families.places_of(model, family.table)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 from flexmdm_jax.training import hosts
 from flexmdm_jax.training.step import TrainState
 
@@ -113,7 +113,7 @@ class Checkpointer:
       raise InputError(
         f"none of the {len(damaged)} checkpoints in {self.folder} can be read"
         f" ({newest}: {damaged[newest]}): put a good copy there, or"
-        " start again in another --workdir."
+        " start again in another workdir."
       )
     return None
 
@@ -185,7 +185,7 @@ def restore_ema(
       )
   raise InputError(
     f"no readable checkpoint in {folder}: train first, with"
-    f" python -m experiments.train --workdir={workdir}."
+    " python -m experiments.train."
   )
 
 
@@ -215,11 +215,6 @@ _DISK_ERRORS = {
   "permission denied": "make it writable",
   "read-only file system": "make it writable",
 }
-
-
-def first_line(error: Exception) -> str:
-  """The start of an error's message, or its name if it has none."""
-  return ((str(error).splitlines() or [""])[0] or repr(error))[:200]
 
 
 def state_bytes(abstract_state: TrainState) -> int:

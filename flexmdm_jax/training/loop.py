@@ -221,15 +221,15 @@ def require_own(
     differing = differing_keys(json.loads(path.read_text()), config)
   except json.JSONDecodeError as error:
     raise InputError(
-      f"{path} is damaged ({error}): choose another --workdir."
+      f"{path} is damaged ({error}): choose another workdir."
     ) from error
   except OSError as error:
     raise _cannot_write(workdir, error) from error
   if differing and not overwrite:
     raise InputError(
       f"{workdir} was made with another config, which differs in"
-      f" {', '.join(differing)}: choose another --workdir, or pass"
-      " --overwrite to move that one aside."
+      f" {', '.join(differing)}: choose another workdir, or set"
+      " overwrite to move that one aside."
     )
   return not differing
 
@@ -273,7 +273,7 @@ def require_shared(
   while not (workdir / "config.json").exists():
     if time.monotonic() > end:
       raise InputError(
-        f"--workdir={workdir} is not the directory of process 0: it must be on"
+        f"workdir={workdir} is not the directory of process 0: it must be on"
         " a file system that all hosts share."
       )
     time.sleep(0.1)
@@ -281,7 +281,7 @@ def require_shared(
 
 def _cannot_write(workdir: pathlib.Path, error: OSError) -> InputError:
   return InputError(
-    f"cannot write to --workdir={workdir} ({error.strerror}): choose a"
+    f"cannot write to workdir={workdir} ({error.strerror}): choose a"
     " directory that you may write to, with free space."
   )
 

@@ -11,7 +11,7 @@ from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import HoleLayout, infill_start, prompt_start
 from flexmdm_jax.tasks import make_task
-from flexmdm_jax.tasks.finetune.task import (
+from flexmdm_jax.tasks.finetune.formats import (
   BOUNDARY,
   boxed,
   code_parts,
