@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Key
 
@@ -29,7 +30,9 @@ from flexmdm_jax.sampling import (
   Placement,
   SamplerConfig,
   Samples,
+  Trace,
   in_batches,
+  row_keys,
   sample,
   sample_autoregressive,
 )
@@ -186,13 +189,13 @@ class Run:
       return cls.from_config(json.loads(path.read_text()))
     except _KeyMismatchError as error:
       raise InputError(
-        f"--workdir={workdir} was made by another version of flexmdm_jax"
+        f"{workdir} was made by another version of flexmdm_jax"
         f" ({path.name}: {str(error).rstrip('.')}): use that version, or train"
         " again in another directory."
       ) from error
     except (OSError, json.JSONDecodeError) as error:
       raise InputError(
-        f"--workdir={workdir} holds no run ({path.name}: {error}): train"
+        f"workdir={workdir} holds no run ({path.name}: {error}): train"
         " first, with python -m experiments.train."
       ) from error
 
@@ -286,8 +289,8 @@ class Run:
       return {}
     if self.pretrained is None:
       raise InputError(
-        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
-        " them, by --config.pretrained=FOLDER."
+        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: set"
+        " the config's pretrained to a folder that has them."
       )
     base = self._load_pretrained(abstract, lambda path: not trainable(path))
     missing = frozen.keys() - flat(base).keys()
@@ -422,6 +425,37 @@ class Run:
       draw, shares = self._on_all_devices(denoiser), jax.device_count()
     return in_batches(draw, key, start, batch_size, shares)
 
+  def trace(
+    self, key: Key[Array, ""], denoiser: ModelDenoiser, start: Start
+  ) -> Trace:
+    """Samples as `sample` does, in one batch, and returns every state.
+
+    Args:
+      key: one key.
+      denoiser: the trained model.
+      start: N rows of the task.
+
+    Returns:
+      The `Trace` of N rows, as NumPy arrays on the host; its last state is what
+      `sample` returns.
+
+    Raises:
+      InputError: the model reads from left to right.
+    """
+    if self.task.causal:
+      raise InputError(
+        "method=autoregressive has no trace: give a run of another method."
+      )
+    N = start.tokens.shape[0]
+    # Rows are repeated until they divide over the devices.
+    rows = np.arange(N + -N % jax.device_count()) % N
+    samples = self._on_all_devices(denoiser)(
+      row_keys(key, N)[rows],
+      start=jax.tree.map(lambda x: np.asarray(x)[rows], start),
+      trace=True,
+    )
+    return jax.tree.map(lambda x: np.asarray(x)[:, :N], samples.trace)
+
   def _from_left_to_right(
     self, denoiser: ModelDenoiser
   ) -> Callable[..., Samples]:
@@ -499,8 +533,8 @@ def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
   vocab = Vocab(**settings.pop("vocab"))
   if vocab != task.vocab:
     raise InputError(
-      f"the model has {vocab}, the data {task.vocab}: give"
-      " --config.data.tokenizer_folder the model's own tokenizer."
+      f"the model has {vocab}, the data {task.vocab}: set"
+      " data.tokenizer_folder to the model's own tokenizer."
     )
   lora = settings.pop("lora", None)
   if lora and lora["rank"]:

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 
 try:
   from compression import zstd  # Python 3.14
@@ -186,7 +186,7 @@ class Tfds(Source):
     except Exception as error:  # TFDS has no narrower one
       raise InputError(
         f"cannot read the split {self.split!r} of the TFDS data set"
-        f" {self.name!r} ({_first_line(error)}): it must exist, and be prepared"
+        f" {self.name!r} ({first_line(error)}): it must exist, and be prepared"
         " as array_record."
       ) from error
     for row in rows:
@@ -208,7 +208,7 @@ class Tfds(Source):
     except Exception as error:  # whatever a builder, or its download, raises
       raise InputError(
         f"cannot prepare the TFDS data set {self.name!r}"
-        f" ({_first_line(error)}): name one that TFDS knows, or a folder that"
+        f" ({first_line(error)}): name one that TFDS knows, or a folder that"
         " it has prepared."
       ) from error
     return builder
@@ -244,7 +244,3 @@ def check_text(value: Any) -> tuple[str, str | None]:
 
 def _hash(content: Any) -> str:
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [repr(error)])[0][:200]

@@ -8,7 +8,7 @@ import re
 import jax
 from jax.experimental import topologies
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def topology(name: str) -> Topology:
   except Exception as error:  # whatever libtpu makes of a wrong shape
     raise InputError(
       f"topology={name} is none that libtpu knows"
-      f" ({str(error).splitlines()[0]}): there are {_FORMS}."
+      f" ({first_line(error)}): there are {_FORMS}."
     ) from error
   return Topology(kind, list(found.devices), found.devices[0].device_kind)
 

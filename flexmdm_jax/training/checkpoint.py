@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 from flexmdm_jax.files import clear_disk_errors
 from flexmdm_jax.training import hosts
 from flexmdm_jax.training.step import TrainState
@@ -112,7 +112,7 @@ class Checkpointer:
       raise InputError(
         f"none of the {len(damaged)} checkpoints in {self.folder} can be read"
         f" ({newest}: {damaged[newest]}): put a good copy there, or"
-        " start again in another --workdir."
+        " start again in another workdir."
       )
     return None
 
@@ -184,13 +184,8 @@ def restore_ema(
       )
   raise InputError(
     f"no readable checkpoint in {folder}: train first, with"
-    f" python -m experiments.train --workdir={workdir}."
+    " python -m experiments.train."
   )
-
-
-def first_line(error: Exception) -> str:
-  """Returns the start of an error's message, or its name if it has none."""
-  return ((str(error).splitlines() or [""])[0] or repr(error))[:200]
 
 
 def state_bytes(abstract_state: TrainState) -> int:

@@ -221,7 +221,7 @@ def require_own(
     differing = differing_keys(stored, config)
   except json.JSONDecodeError as error:
     raise InputError(
-      f"{path} is damaged ({error}): choose another --workdir."
+      f"{path} is damaged ({error}): choose another workdir."
     ) from error
   except OSError as error:
     raise _cannot_write(workdir, error) from error
@@ -229,7 +229,7 @@ def require_own(
     raise InputError(
       f"{workdir} was made with another config, which differs in"
       f" {', '.join(differing)}{_other_version(stored, config)}: choose another"
-      " --workdir, or pass --overwrite to move that one aside."
+      " workdir, or set overwrite to move that one aside."
     )
   return not differing
 
@@ -271,7 +271,7 @@ def require_shared(
   while not (workdir / "config.json").exists():
     if time.monotonic() > end:
       raise InputError(
-        f"--workdir={workdir} is not the directory of process 0: it must be on"
+        f"workdir={workdir} is not the directory of process 0: it must be on"
         " a file system that all hosts share."
       )
     time.sleep(0.1)
@@ -279,7 +279,7 @@ def require_shared(
 
 def _cannot_write(workdir: pathlib.Path, error: OSError) -> InputError:
   return InputError(
-    f"cannot write to --workdir={workdir} ({error.strerror}): choose a"
+    f"cannot write to workdir={workdir} ({error.strerror}): choose a"
     " directory that you may write to, with free space."
   )
 

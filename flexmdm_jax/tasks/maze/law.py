@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -215,6 +215,16 @@ class Maze:
       path += self.shortest_path(a, b)[1:]
       index.append(len(path) - 1)
     return Plan(path, index)
+
+
+def subgoals(record: Mapping[str, np.ndarray]) -> list[int]:
+  """Reads the subgoals off a record, start and goal included.
+
+  Args:
+    record: `tokens` int32[n], a path, and `subgoal_index` int32[K], the
+      positions of the subgoals in it.
+  """
+  return [int(token) for token in record["tokens"][record["subgoal_index"]]]
 
 
 def is_solution(maze: Maze, path: Tokens, subgoals: Tokens) -> bool:
