@@ -4,7 +4,7 @@
   python -m experiments.evaluate --workdir=DIR --task=generative_perplexity \
     --scorer=gpt2-large --mauve --plots=DIR --out=FILE.json
 
-`experiments/common/evaluations.py` has the tasks and the flags of their options.
+Tasks, and the flags of their options, stand in `experiments/common`.
 """
 
 import dataclasses
