@@ -218,7 +218,7 @@ def test_room_is_asked_for_what_is_still_to_be_written(
 
 def test_unwritable_directory_is_an_error(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(InputError, match="cannot write to --workdir"):
+  with pytest.raises(InputError, match="cannot write to workdir"):
     loop_lib.claim_workdir(tmp_path / "file" / "work", CONFIG, False)
 
 
