@@ -1,4 +1,4 @@
-"""Evaluations: what can be measured of a trained run on held-out records.
+"""Evaluations: measurements of a trained run on held-out records.
 
 Each is a small frozen dataclass, which holds its own options and is called on
 a run. Another is another subclass of `Evaluation`.
@@ -19,7 +19,7 @@ from flexmdm_jax.tasks import Task
 
 
 class Evaluation(abc.ABC):
-  """A measurement with its options."""
+  """Measurement with its options."""
 
   @abc.abstractmethod
   def __call__(
@@ -60,12 +60,13 @@ def evaluate(
   Args:
     evaluation: what to measure.
     run: what was trained, and how to sample.
-    denoiser: as for `Evaluation`.
+    denoiser: EMA parameters of the run; None where the samples of a file are
+      judged.
     num: number of records, or of samples to make; all there are if fewer.
     split: the split that records are from; "test/NAME" is a source's of a
       mixture.
     seed: seed of the key.
-    batch_size: as for `Evaluation`.
+    batch_size: rows at once; changes nothing but the memory and the speed.
 
   Returns:
     What the evaluation returns, with `split` and the `num` of records.

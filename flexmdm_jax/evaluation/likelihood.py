@@ -106,7 +106,7 @@ class HeldOutLikelihood(Evaluation):
   ) -> Likelihood:
     """Measures the likelihood of sequences, on the path of the run.
 
-    Args: as for `Evaluation`; at least two records.
+    Takes what an `Evaluation` is called with, and at least two records.
 
     Raises:
       InputError: the run is not on unconditional sequences, there are fewer

