@@ -16,10 +16,10 @@ def token_sample(
   num_rows: Int32[Array, ""],
   words: UInt32[Array, "N 2"],
   *,
-  temperature: float,
+  temperature: float | int,
   banned: Int32[Array, " K"],
   bias: Float32[Array, " V"],
-  top_p: float,
+  top_p: float | int,
   axis_name: str | None,
 ) -> tuple[
   Int32[Array, " N"],
@@ -86,8 +86,8 @@ def _gumbel(
 def from_logits(
   logits: Float32[Array, " V"],
   word: UInt32[Array, " 2"],
-  temperature: float,
-  top_p: float,
+  temperature: float | int,
+  top_p: float | int,
 ) -> tuple[
   Int32[Array, ""],
   Float32[Array, ""],

@@ -65,12 +65,12 @@ def empty(rows: int) -> Stats:
   )
 
 
-def inverse(temperature: float) -> float:
+def inverse(temperature: float | int) -> float:
   """Returns 1 / temperature, finite; 0 for 0, where nothing uses it."""
   return min(1 / temperature, 1e38) if temperature else 0.0
 
 
-def merge(parts: Stats, temperature: float, axis: int = 0) -> Stats:
+def merge(parts: Stats, temperature: float | int, axis: int = 0) -> Stats:
   """Merges the stats of disjoint sets of ids, which lie along an axis."""
   top = jnp.max(parts.top, axis, keepdims=True)
   drop = parts.top - top
@@ -102,7 +102,7 @@ def of_tile(
   noise: Float32[Array, "R W"] | None,
   ids: Int32[Array, " W"],
   floor: Float32[Array, " R"] | None,
-  temperature: float,
+  temperature: float | int,
 ) -> Stats:
   """Computes the stats of a tile of logits.
 

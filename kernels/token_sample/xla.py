@@ -20,7 +20,7 @@ def scan_vocab(
   floor: Float32[Array, " N"] | None,
   offset: Int32[Array, ""],
   *,
-  temperature: float,
+  temperature: float | int,
   aligned: bool,
   config: XlaConfig | None = None,
   interpret: Any = False,
