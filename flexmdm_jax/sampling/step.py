@@ -125,7 +125,7 @@ def choose(
 
   Returns:
     (revealed: the new token of each revealed position, -1 elsewhere;
-    insertions: the number of masks to insert in each gap).
+     insertions: the number of masks to insert in each gap).
   """
   t = jnp.broadcast_to(s, length.shape)
   # A position draws from bits of its own, wherever the row's batch puts it.
