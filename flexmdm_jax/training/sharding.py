@@ -23,10 +23,9 @@ MESH_AXES = ("data", "fsdp", "tensor")
 class Rules:
   """The mesh axis of each logical axis; None keeps it whole.
 
-  All fields but `batch` are logical axes of the parameters.
-
   Attributes:
     batch: mesh axes that the batch is split over.
+    vocab: mesh axis of this axis of the parameters; so are all that follow.
   """
 
   batch: tuple[str, ...] = ("data", "fsdp")
