@@ -22,10 +22,9 @@ from flexmdm_jax.mesh import AXES, FSDP, ROW_AXES, TENSOR
 class Rules:
   """The mesh axis of each logical axis of a parameter; None keeps it whole.
 
-  All fields but `batch` are logical axes of the parameters.
-
   Attributes:
     batch: mesh axes that the batch is split over.
+    vocab: mesh axis of this axis of the parameters; so are all that follow.
   """
 
   batch: tuple[str, ...] = ROW_AXES
