@@ -12,7 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.common import cli, hosts
-from flexmdm_jax.runs import Run, num_parameters
+from flexmdm_jax.models.parameters import num_parameters
+from flexmdm_jax.runs import Run
 from flexmdm_jax.training.hosts import is_first_process, on_first_then_rest
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -7,21 +7,19 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Key
 
-from flexmdm_jax import paths, schedules
+from flexmdm_jax import paths, settings
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.models.gaps import GAP_HEADS
-from flexmdm_jax.models.lora import LoRA
+from flexmdm_jax.models.parameters import abstract_params
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.prediction import Denoiser
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
@@ -36,13 +34,10 @@ from flexmdm_jax.sampling import (
   sample,
   sample_autoregressive,
 )
-from flexmdm_jax.states import MixedStates, PathStates, StateLaw
 from flexmdm_jax.tasks import Task, make_task
 from flexmdm_jax.training import hosts, loop, partition
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import (
-  Autoregressive,
-  Diffusion,
   Objective,
 )
 from flexmdm_jax.training.optimizer import (
@@ -58,12 +53,9 @@ from flexmdm_jax.training.sharding import (
   replicated,
 )
 from flexmdm_jax.training.step import TrainStep, make_train_step
-from flexmdm_jax.vocab import Vocab
 
 # Settings of the training step that are in the config's `train`.
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
-# Gap heads that predict the law of each gap, not its mean alone.
-_LAW_HEADS = ("distribution", "binned", "negative_binomial")
 _MESH_KEYS = ("layout", "data", "fsdp", "tensor")
 _SECTIONS = (
   "method",
@@ -81,10 +73,6 @@ _SECTIONS = (
 )
 
 
-class _KeyMismatchError(InputError):
-  """A setting that this version does not know, or one that it misses."""
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
   """What a config stands for; made by `from_config`, which checks it whole.
@@ -97,11 +85,11 @@ class Run:
       one does not look at it.
     path: the schedules of sampling and of the likelihood's bound.
     model: the network.
-    objective: what its training minimises.
-    optimizer: how.
-    loop: how long, and how often.
-    sampler: how evaluations sample.
-    layout: of the mesh on which it is trained.
+    objective: the loss that its training minimises.
+    optimizer: the settings of the optimiser.
+    loop: numbers of steps, and how often to report and to save.
+    sampler: the settings with which evaluations sample.
+    layout: the mesh on which it is trained.
     pretrained: folder of weights to start from, or another run's; or None.
   """
 
@@ -134,25 +122,26 @@ class Run:
       InputError: a setting is missing, unknown or out of range.
     """
     config = json.loads(json.dumps(config))
-    _require_known("the config", config, _SECTIONS)
-    _require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
+    settings.require_known("the config", config, _SECTIONS)
+    settings.require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
     try:
       task = task or make_task(config["method"], config["data"])
       interpolant = (
         JointInterpolant(
-          _schedule(config["insertion"]), _schedule(config["unmasking"])
+          settings.make_schedule(config["insertion"]),
+          settings.make_schedule(config["unmasking"]),
         )
         if task.inserts
-        else MDM(_schedule(config["mdm_unmasking"]))
+        else MDM(settings.make_schedule(config["mdm_unmasking"]))
       )
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
       train.pop("bound_every", None)
-      model = _model(config["model"], task)
-      objective = _objective(interpolant, task, model, train)
+      model = settings.make_model(config["model"], task)
+      objective = settings.make_objective(interpolant, task, model, train)
       optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
       optimizer["groups"] = tuple(
-        _build(ParameterGroup, group)
+        settings.build(ParameterGroup, group)
         for group in optimizer.get("groups", {}).values()
       )
       if not 0 <= step["ema_decay"] < 1:
@@ -163,17 +152,17 @@ class Run:
         config=config,
         task=task,
         interpolant=interpolant,
-        path=_path(config.get("path"), interpolant, task),
+        path=settings.make_path(config.get("path"), interpolant, task),
         model=model,
         objective=objective,
-        optimizer=_build(OptimizerConfig, optimizer),
-        loop=_build(loop.LoopConfig, train),
-        sampler=_build(SamplerConfig, config["sampler"]),
+        optimizer=settings.build(OptimizerConfig, optimizer),
+        loop=settings.build(loop.LoopConfig, train),
+        sampler=settings.build(SamplerConfig, config["sampler"]),
         layout=make_layout(**config["mesh"]),
         pretrained=config.get("pretrained"),
       )
     except KeyError as error:
-      raise _KeyMismatchError(
+      raise settings.KeyMismatchError(
         f"the config has no key {error}: see experiments/configs/base.py."
       ) from error
 
@@ -187,7 +176,7 @@ class Run:
     path = pathlib.Path(workdir) / "config.json"
     try:
       return cls.from_config(json.loads(path.read_text()))
-    except _KeyMismatchError as error:
+    except settings.KeyMismatchError as error:
       raise InputError(
         f"{workdir} was made by another version of flexmdm_jax"
         f" ({path.name}: {str(error).rstrip('.')}): use that version, or train"
@@ -388,7 +377,7 @@ class Run:
         f"path={text!r} needs a model that inserts, but this run's method is"
         f" {self.task.method}."
       )
-    path = _path(text, self.interpolant, self.task)
+    path = settings.make_path(text, self.interpolant, self.task)
     return dataclasses.replace(self, path=path)
 
   def on_path(self, denoiser: ModelDenoiser) -> Denoiser:
@@ -478,165 +467,3 @@ class Run:
       config=self.sampler,
       placement=Placement(make_mesh()),
     )
-
-
-def num_parameters(model: DiT | Transformer) -> int:
-  """Number of parameters of a model; none is allocated."""
-  return sum(x.size for x in jax.tree.leaves(abstract_params(model)))
-
-
-def abstract_params(model: DiT | Transformer) -> Any:
-  """Shapes and types of a model's parameters."""
-  return nn.unbox(boxed_params(model))
-
-
-def boxed_params(model: DiT | Transformer) -> Any:
-  """The same, with the names of their logical axes."""
-  tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
-  length = jax.ShapeDtypeStruct((1,), jnp.int32)
-  t = jax.ShapeDtypeStruct((1,), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
-  return variables["params"]
-
-
-def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
-  """The network of a config's `model`: a DiT, or by `kind` a Transformer."""
-  settings = dict(settings)
-  kind = settings.pop("kind", "dit")
-  if not task.inserts:
-    settings["gap_head"] = None
-  elif settings.get("gap_head") is None:
-    raise InputError(
-      "model.gap_head=None cannot tell a sampler what to insert: choose one of"
-      f" {', '.join(head for head in GAP_HEADS if head)}."
-    )
-  for name in ("dtype", "param_dtype"):
-    if name in settings:
-      settings[name] = _dtype(settings[name])
-  if kind == "dit":
-    return _build(
-      DiT,
-      settings,
-      vocab=task.vocab,
-      max_length=task.max_length,
-      causal=task.causal,
-    )
-  if kind != "transformer":
-    raise InputError(
-      f"model.kind={kind!r} is unknown: choose one of dit, transformer."
-    )
-  if task.causal:
-    raise InputError(
-      "model.kind='transformer' is bidirectional: it has no method"
-      " 'autoregressive'."
-    )
-  vocab = Vocab(**settings.pop("vocab"))
-  if vocab != task.vocab:
-    raise InputError(
-      f"the model has {vocab}, the data {task.vocab}: set"
-      " data.tokenizer_folder to the model's own tokenizer."
-    )
-  lora = settings.pop("lora", None)
-  if lora and lora["rank"]:
-    lora = _build(LoRA, dict(lora, targets=tuple(lora["targets"])))
-  return _build(
-    Transformer,
-    settings,
-    vocab=vocab,
-    max_length=task.max_length,
-    lora=lora if isinstance(lora, LoRA) else None,
-  )
-
-
-def _objective(
-  interpolant: JointInterpolant,
-  task: Task,
-  model: DiT | Transformer,
-  train: dict[str, Any],
-) -> Objective:
-  """The objective of a config's `train`, whose settings it takes out."""
-  time_exponent = train.pop("time_exponent")
-  states = dict(train.pop("states", {"law": "path"}))
-  settings = dict(
-    targets=train.pop("targets"),
-    gap_loss=train.pop("gap_loss", "phi"),
-    loss_chunk=train.pop("loss_chunk", None),
-  )
-  if task.causal:
-    return Autoregressive(task.vocab)
-  law = states.pop("law")
-  if law not in ("path", "mixed"):
-    raise InputError(
-      f"train.states.law={law!r} is unknown: choose one of path, mixed."
-    )
-  if not task.inserts:
-    # No token is ever missing: a state has one embedding, and no gap a loss.
-    law, settings["targets"], settings["gap_loss"] = "path", "sampled", "phi"
-  laws: StateLaw = PathStates(interpolant, time_exponent)
-  if law == "mixed":
-    states["insertion"] = _schedule(states["insertion"])
-    at = tuple(states.pop("at"))
-    if not all(0 <= share <= 1 for share in at):
-      raise InputError(
-        f"train.states.at={at} must be shares of the run, in [0, 1]: a"
-        " curriculum cannot be longer than the run."
-      )
-    states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
-    laws = _build(MixedStates, states, interpolant=interpolant)
-  objective = Diffusion(laws, task.vocab, **settings)
-  # A head that predicts the law of each gap is trained on that law.
-  if model.gap_head in _LAW_HEADS:
-    return dataclasses.replace(objective, gap_loss="law")
-  if objective.gap_loss == "law":
-    raise InputError(
-      f"train.gap_loss='law' needs a gap head that predicts a law, but"
-      f" model.gap_head={model.gap_head!r}: choose one of"
-      f" {', '.join(_LAW_HEADS)}."
-    )
-  return objective
-
-
-def _path(
-  text: str | None, trained: JointInterpolant, task: Task
-) -> JointInterpolant:
-  """The path of a config: what it says for a model that inserts."""
-  if text is None or not task.inserts:
-    return trained
-  path = paths.parse(text, trained)
-  paths.require_path(path)
-  return path
-
-
-def _schedule(config: Mapping[str, Any]) -> schedules.Schedule:
-  """The schedule of a config that has a place for every parameter."""
-  return schedules.from_config(
-    {key: value for key, value in config.items() if value is not None}
-  )
-
-
-def _dtype(name: str) -> Any:
-  dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-  if name not in dtypes:
-    raise InputError(
-      f"model.dtype={name!r} is unknown: choose one of {', '.join(dtypes)}."
-    )
-  return dtypes[name]
-
-
-def _build(cls: type, settings: Mapping[str, Any], **more: Any) -> Any:
-  """`cls(**settings, **more)`; a key that it does not take is an InputError."""
-  fields = {f.name for f in dataclasses.fields(cls)} - {"parent", "name"}
-  known = sorted(fields - more.keys())
-  _require_known(cls.__name__, settings, known)
-  return cls(**settings, **more)
-
-
-def _require_known(
-  what: str, settings: Mapping[str, Any], known: Sequence[str]
-) -> None:
-  """Raises an InputError if `what` has a setting that is not known."""
-  for key in settings:
-    if key not in known:
-      raise _KeyMismatchError(
-        f"unknown setting {key!r} of {what}: it takes {', '.join(known)}."
-      )

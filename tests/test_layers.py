@@ -22,6 +22,7 @@ LAYERS = [
   {"pictures"},
   {"tasks"},
   {"training"},
+  {"settings"},
   {"runs"},
   {"evaluation", "dryrun"},
 ]

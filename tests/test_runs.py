@@ -17,11 +17,8 @@ from experiments.configs import (
 from flexmdm_jax import paths, schedules
 from flexmdm_jax.dryrun.report import ShapesOnly, run_without_data
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.runs import (
-  Run,
-  abstract_params,
-  num_parameters,
-)
+from flexmdm_jax.models.parameters import abstract_params, num_parameters
+from flexmdm_jax.runs import Run
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import partition
 from flexmdm_jax.vocab import Vocab

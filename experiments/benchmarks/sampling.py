@@ -22,8 +22,8 @@ from experiments.benchmarks.timing import (
   median_seconds,
 )
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.rows import empty_start
-from flexmdm_jax.runs import num_parameters
 from flexmdm_jax.sampling import SamplerConfig, sample
 
 BASELINES = ("dense", "port")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments.benchmarks import shapes
 from experiments.benchmarks.timing import compare, median_seconds
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.runs import num_parameters
+from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer

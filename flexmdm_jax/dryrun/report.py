@@ -14,8 +14,9 @@ from flexmdm_jax.dryrun import hlo, roofline
 from flexmdm_jax.dryrun.devices import Topology
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.models.parameters import boxed_params
 from flexmdm_jax.rows import empty_start
-from flexmdm_jax.runs import Run, boxed_params
+from flexmdm_jax.runs import Run
 from flexmdm_jax.sampling.loop import sample
 from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.training import partition

@@ -16,8 +16,9 @@ from flexmdm_jax.evaluation.maze import MazePlanning
 from flexmdm_jax.evaluation.samples import Records, held_out, sequences_of
 from flexmdm_jax.evaluation.train_once import train_once
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.pictures.trace_html import Frames, Render, write_trace_html
-from flexmdm_jax.runs import Run, num_parameters
+from flexmdm_jax.runs import Run
 from flexmdm_jax.tasks.maze.law import subgoals
 from flexmdm_jax.tasks.maze.score import PlanningScore
 

@@ -12,7 +12,8 @@ from flexmdm_jax.evaluation.samples import held_out
 from flexmdm_jax.evaluation.scorers import Scorer
 from flexmdm_jax.evaluation.text_methods import Measurements
 from flexmdm_jax.evaluation.train_once import train_once
-from flexmdm_jax.runs import Run, num_parameters
+from flexmdm_jax.models.parameters import num_parameters
+from flexmdm_jax.runs import Run
 
 # The autoregressive model first: it may be what the others are scored with.
 METHODS = ("autoregressive", "mdm", "flexmdm")
