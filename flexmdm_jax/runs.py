@@ -75,7 +75,7 @@ _SECTIONS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """What a config stands for; made by `from_config`, which checks it whole.
+  """A config and the parts it stands for; `from_config` makes and checks it.
 
   Attributes:
     config: the settings, JSON-ready.
@@ -168,7 +168,7 @@ class Run:
 
   @classmethod
   def from_workdir(cls, workdir: str | pathlib.Path) -> "Run":
-    """The run that was trained in `workdir`.
+    """Opens the run that was trained in `workdir`.
 
     Raises:
       InputError: there is none, or another version of this package made it.
@@ -191,7 +191,7 @@ class Run:
   def train_step(
     self, devices: Sequence[jax.Device] | None = None, bound: bool = True
   ) -> TrainStep:
-    """The training step on the mesh that the config asks for, without a base.
+    """Makes the training step on the config's mesh, without frozen parameters.
 
     Args:
       devices: others than those that are here.
@@ -214,7 +214,7 @@ class Run:
     )
 
   def with_weights(self, train_step: TrainStep) -> TrainStep:
-    """The step with the frozen parameters, and first values, of `pretrained`.
+    """Gives a step the frozen parameters and first values of `pretrained`.
 
     Raises:
       InputError: the folder cannot be read, or is of another model; parameters
@@ -238,7 +238,7 @@ class Run:
     abstract: partition.Params,
     wanted: Callable[[tuple[str, ...]], bool],
   ) -> dict:
-    """The wanted ones of the parameters that `pretrained` has.
+    """Reads those parameters of `pretrained` that are wanted.
 
     It is a folder of `experiments.convert_llada`, or the work directory of
     another run, of which the EMA parameters are taken: so a FlexMDM goes on
@@ -270,7 +270,7 @@ class Run:
     return params
 
   def _frozen(self, abstract: partition.Params) -> partition.Params:
-    """The frozen ones of the parameters that `abstract` lists."""
+    """Reads the parameters that the model freezes."""
     trainable = partition.trainable(self.model)
     flat = functools.partial(traverse_util.flatten_dict, sep="/")
     frozen = flat(partition.split(self.model, abstract)[1])
@@ -321,7 +321,7 @@ class Run:
   def restore(
     self, workdir: str | pathlib.Path, step: int | None = None
   ) -> tuple[int, ModelDenoiser]:
-    """The denoiser with the newest EMA parameters, and their step.
+    """Loads the newest EMA parameters: their step, and the denoiser with them.
 
     With `step`, those of that checkpoint. Every device that is here holds the
     parameters whole, whatever mesh they were trained on; the frozen ones are
@@ -353,7 +353,7 @@ class Run:
     return step, denoiser(self.model, params)
 
   def with_sampler(self, **changes: Any) -> "Run":
-    """The run with other settings of its `sampler`.
+    """Copies the run with other settings of its `sampler`.
 
     Raises:
       InputError: a setting is out of range.
@@ -362,7 +362,7 @@ class Run:
     return dataclasses.replace(self, sampler=sampler)
 
   def with_path(self, text: str | None) -> "Run":
-    """The run on another path; None leaves it as it is.
+    """Copies the run with another path; None leaves it as it is.
 
     Args:
       text: as `paths.parse` takes it.
@@ -381,7 +381,7 @@ class Run:
     return dataclasses.replace(self, path=path)
 
   def on_path(self, denoiser: ModelDenoiser) -> Denoiser:
-    """The denoiser for times on `path`; see `paths.on_path`."""
+    """Shows the denoiser times on `path`; see `paths.on_path`."""
     return paths.on_path(denoiser, self.interpolant, self.path)
 
   def sample(
@@ -448,7 +448,7 @@ class Run:
   def _from_left_to_right(
     self, denoiser: ModelDenoiser
   ) -> Callable[..., Samples]:
-    """A causal model's `(key, start=...) -> Samples`."""
+    """Makes `(key, start=...) -> Samples` of a causal model."""
     return functools.partial(
       sample_autoregressive,
       denoiser=denoiser,
@@ -458,7 +458,7 @@ class Run:
     )
 
   def _on_all_devices(self, denoiser: ModelDenoiser) -> Callable[..., Samples]:
-    """A diffusion model's `(key, start=...) -> Samples`."""
+    """Makes `(key, start=...) -> Samples` of a diffusion model."""
     return functools.partial(
       sample,
       denoiser=self.on_path(denoiser),
