@@ -1,4 +1,4 @@
-"""Trains and scores all three methods over several mazes: README's tables.
+"""Trains and scores all three methods over several mazes: tables of docs/results.md.
 
   python -m experiments.maze_table --table=small --out=build/maze_small
   python -m experiments.maze_table --table=paper --out=build/maze_41
