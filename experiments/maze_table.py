@@ -1,4 +1,4 @@
-"""Trains and scores all three methods over several mazes: tables of docs/results.md.
+"""Trains and scores all three methods over several mazes, as a table.
 
   python -m experiments.maze_table --table=small --out=build/maze_small
   python -m experiments.maze_table --table=paper --out=build/maze_41

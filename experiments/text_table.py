@@ -1,4 +1,4 @@
-"""Trains and scores all methods on one text: tables of docs/results.md.
+"""Trains and scores all methods on one text, as tables and curves.
 
   python -m experiments.text_table --config=experiments/configs/wordnet.py \
     --out=build/text --config.data.train=... [--scorer=NAME_OR_FOLDER]
