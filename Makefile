@@ -25,7 +25,16 @@ format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# The tables of README.md; each run resumes where it stopped.
+# The site, in build/docs; a broken link or a missing name fails.
+.PHONY: docs figures
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+# The pictures of the pages.
+figures: quickstart
+	cp build/quickstart/mazes.png docs/images/mazes.png
+
+# The tables of docs/results.md; each run resumes where it stopped.
 maze_table: $(VENV)/installed
 	$(RUN) -m experiments.maze_table --table=small --out=build/maze_small
 
@@ -39,6 +48,10 @@ $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 # Compiles for TPUs that are not here. Beside the environment, not in it: where

@@ -52,17 +52,16 @@ setup(
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
+    "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
     "text": TEXT,
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
     "mauve": ["mauve-text>=0.4"],
-    "notebooks": [*PLOTS, "ipykernel>=6", "nbclient>=0.10"],
     "dev": [
       *PLOTS,
       *TEXT,
       "beartype>=0.20",
       "build>=1.2",
-      "chex>=0.1.90",
       "hypothesis>=6.100",
       "pytest>=8",
       "pytest-cov>=5",

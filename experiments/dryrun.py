@@ -5,8 +5,8 @@ python -m experiments.dryrun --config=experiments/configs/NAME.py \
 python -m experiments.dryrun --config=... --topology=... --step=sample \
     [--batch_size=16]
 
-Prints JSON: parameters, bytes per device, operations, collectives, and what
-time a roofline predicts; `flexmdm_jax/dryrun/roofline.py` has its formula.
+Prints JSON: parameters, bytes per device, operations, collectives, and the time
+that a roofline predicts; `flexmdm_jax/dryrun/roofline.py` has its formula.
 """
 
 import json
@@ -15,19 +15,25 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments.common import cli
 from flexmdm_jax import files
 from flexmdm_jax.dryrun import devices, report
 from flexmdm_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The experiment's file.", lock_config=True
+  "config", None, "File of the experiment.", lock_config=True
 )
 _TOPOLOGY = flags.DEFINE_string(
-  "topology", None, "As v5p:2x2x4, v6e:4x4 or gpu:h100:16."
+  "topology",
+  None,
+  "Devices to compile for, such as v5p:2x2x4, v6e:4x4 or gpu:h100:16.",
 )
-_STEP = flags.DEFINE_string("step", "train", "What is compiled: or sample.")
-_BATCH = flags.DEFINE_integer("batch_size", 16, "Rows that are sampled.")
+_STEP = flags.DEFINE_string(
+  "step", "train", "Step to compile, train or sample."
+)
+_BATCH = flags.DEFINE_integer(
+  "batch_size", 16, "Number of rows to sample, for --step=sample."
+)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 _WEAK_SCALING = flags.DEFINE_bool(
   "weak_scaling", False, "Add predictions for up to 4,096 devices."

@@ -10,16 +10,18 @@ import pathlib
 
 from absl import flags
 
-from experiments import cli
+from experiments.common import cli
 from experiments.configs import maze_quickstart
 from flexmdm_jax import files
-from flexmdm_jax.evaluation.maze_comparison import contend, draw
+from flexmdm_jax.evaluation.maze_methods import draw, train_and_score
 
 _OUT = flags.DEFINE_string("out", "build/quickstart", "Directory to write.")
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Move runs with another config aside."
 )
-_TRAIN_STEPS = flags.DEFINE_integer("train_steps", None, "Else as configured.")
+_TRAIN_STEPS = flags.DEFINE_integer(
+  "train_steps", None, "Training steps; by default, the config's."
+)
 _NUM = flags.DEFINE_integer("num", 400, "Held-out problems.")
 
 METHODS = {"FlexMDM": "flexmdm", "MDM": "mdm_pinned"}
@@ -36,10 +38,10 @@ def main(_):
   if _TRAIN_STEPS.value is not None:
     config.train.num_steps = _TRAIN_STEPS.value
     config.optimizer.warmup_steps = min(50, _TRAIN_STEPS.value // 4)
-  contenders = {}
+  methods = {}
   for name, method in METHODS.items():
     print(f"{name}: training {config.train.num_steps} steps", flush=True)
-    contenders[name] = contend(
+    methods[name] = train_and_score(
       config.to_dict(),
       method,
       out / method,
@@ -47,24 +49,24 @@ def main(_):
       sampling_steps=SAMPLING_STEPS,
       overwrite=_OVERWRITE.value,
     )
-  draw(out, contenders)
+  draw(out, methods)
   report = {
-    "flexmdm": contenders["FlexMDM"].summary(),
-    "mdm": contenders["MDM"].summary(),
+    "flexmdm": methods["FlexMDM"].summary(),
+    "mdm": methods["MDM"].summary(),
     "config": config.to_dict(),
     "versions": files.versions(),
   }
   files.write_json(report_file, report)
 
-  num = len(contenders["MDM"].records)
+  num = len(methods["MDM"].records)
   print(f"\n{num} held-out problems, {SAMPLING_STEPS[-1]} sampling steps")
   print("          success          length TV  length error  minutes")
-  for name, contender in contenders.items():
-    score = contender.best
+  for name, trained in methods.items():
+    score = trained.best
     print(
       f"{name:8} {100 * score.success:6.1f} % ±{100 * score.stderr:4.1f}"
       f"  {score.length_tv:11.3f}  {score.length_error:12.2f}"
-      f"  {contender.seconds / 60:7.1f}"
+      f"  {trained.seconds / 60:7.1f}"
     )
   print(f"\nwrote {out}/report.json and plots; open {out}/trace.html")
 

@@ -12,26 +12,30 @@ import json
 import jax
 from absl import flags
 
-from experiments import cli
-from experiments.starts import parse_start
+from experiments.common import cli
+from experiments.common.starts import parse_start
 from flexmdm_jax import files
 from flexmdm_jax.runs import Run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
-_NUM = flags.DEFINE_integer("num", 1, "Samples.")
+_NUM = flags.DEFINE_integer("num", 1, "Number of samples.")
 _STEPS = flags.DEFINE_integer("steps", None, "Network calls a sample.")
-_PROMPT = flags.DEFINE_string("prompt", None, "What to continue.")
-_PREFIX = flags.DEFINE_string("prefix", None, "What is before the hole.")
-_SUFFIX = flags.DEFINE_string("suffix", None, "What is after the hole.")
+_PROMPT = flags.DEFINE_string("prompt", None, "Prompt to continue.")
+_PREFIX = flags.DEFINE_string("prefix", None, "Prefix before the hole.")
+_SUFFIX = flags.DEFINE_string("suffix", None, "Suffix after the hole.")
 _METHOD = flags.DEFINE_string("method", None, "Sampling method.")
 _PATH = flags.DEFINE_string(
-  "path", None, "Schedules to sample on: lengths_first, or power:4,power:1."
+  "path",
+  None,
+  "Path to sample on: trained, lengths_first, or power:4,power:1.",
 )
-_TEMPERATURE = flags.DEFINE_float("temperature", None, "Of the tokens.")
-_TOP_P = flags.DEFINE_float("top_p", None, "Nucleus of the tokens.")
+_TEMPERATURE = flags.DEFINE_float(
+  "temperature", None, "Temperature of the tokens."
+)
+_TOP_P = flags.DEFINE_float("top_p", None, "Top-p, or nucleus, of the tokens.")
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Rows at once.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")
 flags.mark_flags_as_required(["workdir", "steps", "out"])
 
 

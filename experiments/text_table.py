@@ -1,4 +1,4 @@
-"""Trains and scores all methods on one text: README's tables.
+"""Trains and scores all methods on one text, as tables and curves.
 
   python -m experiments.text_table --config=experiments/configs/wordnet.py \
     --out=build/text --config.data.train=... [--scorer=NAME_OR_FOLDER]
@@ -15,22 +15,25 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments.common import cli
+from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import text_comparison
-from flexmdm_jax.evaluation.maze_comparison import trained
-from flexmdm_jax.evaluation.run_scorer import RunScorer, load_scorer
-from flexmdm_jax.evaluation.samples import held_out
-from flexmdm_jax.runs import Run
+from flexmdm_jax.evaluation import text_table
+from flexmdm_jax.evaluation.run_scorer import load_scorer
+from flexmdm_jax.evaluation.text_methods import Measurements
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The experiment's file.", lock_config=True
+  "config", None, "File of the experiment's config.", lock_config=True
 )
 _OUT = flags.DEFINE_string("out", None, "Directory to write.")
-_SCORER = flags.DEFINE_string("scorer", None, "Of samples; see evaluate.")
-_BEGIN = flags.DEFINE_string("scorer_begin", None, "What it reads first.")
+_SCORER = flags.DEFINE_string(
+  "scorer", None, "Scorer of samples, as experiments.evaluate takes it."
+)
+_BEGIN = flags.DEFINE_string(
+  "scorer_begin", None, "Text that the scorer reads before each sample."
+)
 _NUM = flags.DEFINE_integer("num", 500, "Held-out texts, and samples.")
-_NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Calls for a bound.")
+_NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Network calls a bound.")
 _CURVE_NUM = flags.DEFINE_integer(
   "curve_num", 100, "Held-out texts at each checkpoint of the curves."
 )
@@ -47,9 +50,6 @@ _OVERWRITE = flags.DEFINE_bool(
 )
 _BATCH = flags.DEFINE_integer("batch_size", 250, "Rows at once.")
 flags.mark_flags_as_required(["config", "out"])
-
-# The autoregressive model first: it may be what the others are scored with.
-METHODS = ("autoregressive", "mdm", "flexmdm")
 
 
 def main(_):
@@ -69,56 +69,21 @@ def main(_):
   scorer = None
   if _SCORER.value is not None:
     scorer = load_scorer(_SCORER.value, begin=_BEGIN.value)
-  rows, curves = [], {}
-  for method in METHODS:
-    config = _CONFIG.value.copy_and_resolve_references()
-    config.method = method
-    workdir = out / f"{name}_{method}"
-    run = Run.from_config(config.to_dict())
-    denoiser, losses = trained(run, workdir, overwrite=_OVERWRITE.value)
-    if scorer is None and run.task.to_text([]) is not None:
-      scorer = RunScorer(workdir)
-    records = held_out(run, _NUM.value)
-    bound = dict(max_calls=_NUM_TIMES.value, batch_size=_BATCH.value)
-    curves[method] = text_comparison.likelihood_curve(
-      run,
-      workdir,
-      held_out(run, _CURVE_NUM.value, "validation"),
-      _PATHS.value[0],
-      **bound,
-    )
-    rows.append(
-      {
-        **text_comparison.describe(run, losses[1][-1]),
-        "curve": curves[method],
-        "likelihood": text_comparison.likelihoods(
-          run, denoiser, records, _PATHS.value, **bound
-        ),
-        "samples": text_comparison.samples_by_steps(
-          run,
-          denoiser,
-          records,
-          _PATHS.value,
-          steps,
-          scorer,
-          _BATCH.value,
-        ),
-      }
-    )
-    print(f"{name}, {method}: done", flush=True)
+  for results in text_table.make_tables(
+    _CONFIG.value.copy_and_resolve_references().to_dict(),
+    name,
+    out,
+    Measurements(
+      tuple(_PATHS.value), tuple(steps), _NUM_TIMES.value, _BATCH.value
+    ),
+    num=_NUM.value,
+    curve_num=_CURVE_NUM.value,
+    scorer=scorer,
+    overwrite=_OVERWRITE.value,
+  ):
+    print(f"{name}, {results['rows'][-1]['method']}: done", flush=True)
     # After each run: what is done is never lost.
-    files.write_json(
-      out / f"{name}.json",
-      {
-        "rows": rows,
-        "num": len(records),
-        "scorer": scorer and scorer.describe(),
-        "entropy": text_comparison.entropy(run, records),
-        "versions": files.versions(),
-      },
-    )
-    files.write_text(out / f"{name}.md", text_comparison.to_markdown(rows))
-    text_comparison.draw_curves(out / f"{name}.png", curves)
+    text_table.write(out, name, results)
 
 
 if __name__ == "__main__":

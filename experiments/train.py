@@ -3,7 +3,7 @@
 python -m experiments.train --config=experiments/configs/NAME.py \
     --workdir=DIR [--config.KEY=VALUE ...]
 
-Of several processes, on several hosts: experiments/hosts.py.
+For several processes, on several hosts, see experiments/common/hosts.py.
 """
 
 import json
@@ -11,18 +11,19 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, hosts
-from flexmdm_jax.runs import Run, num_parameters
-from flexmdm_jax.training.hosts import in_turn, is_lead
+from experiments.common import cli, hosts
+from flexmdm_jax.models.parameters import num_parameters
+from flexmdm_jax.runs import Run
+from flexmdm_jax.training.hosts import is_first_process, on_first_then_rest
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The experiment's file.", lock_config=True
+  "config", None, "File of the experiment.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of the run; resumed if it has one."
+  "workdir", None, "Directory of the run, which is resumed if it is there."
 )
 _OVERWRITE = flags.DEFINE_bool(
-  "overwrite", False, "Move a run with another config aside, start anew."
+  "overwrite", False, "Move a run with another config aside and start anew."
 )
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -30,11 +31,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(_):
   hosts.start()
   config = _CONFIG.value.to_dict()
-  run = in_turn(lambda: Run.from_config(config))
-  if is_lead():
+  run = on_first_then_rest(lambda: Run.from_config(config))
+  if is_first_process():
     print(f"{num_parameters(run.model):,} parameters", flush=True)
   result = run.train(_WORKDIR.value, overwrite=_OVERWRITE.value)
-  if is_lead():
+  if is_first_process():
     print(json.dumps(result))
 
 

@@ -11,3 +11,8 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
   """Training met a loss or a gradient that is not finite, and stopped."""
+
+
+def first_line(error: Exception) -> str:
+  """Shortens an error's message to its first line; its name if it has none."""
+  return ((str(error).splitlines() or [""])[0] or repr(error))[:200]

@@ -97,7 +97,7 @@ class Categorical:
   def thin(
     self, key: Key[Array, ""], probability: Float[Array, "..."]
   ) -> Int[Array, "*b"]:
-    """Thinned counts; see `GapLaw`."""
+    """Draws thinned counts; see `GapLaw`."""
     logits = self.logits.astype(jnp.float32)
     count_key, thin_key = jax.random.split(key)
     count = _draw_index(count_key, logits)
@@ -162,7 +162,7 @@ class Binned:
   def thin(
     self, key: Key[Array, ""], probability: Float[Array, "..."]
   ) -> Int[Array, "*b"]:
-    """Thinned counts; see `GapLaw`.
+    """Draws thinned counts; see `GapLaw`.
 
     The binomial number is `jax.random.binomial`'s, whose law was up to 6e-4
     off in total variation where its mean or that of its complement is just
@@ -222,7 +222,7 @@ class NegativeBinomial:
   def thin(
     self, key: Key[Array, ""], probability: Float[Array, "..."]
   ) -> Int[Array, "*b"]:
-    """Thinned counts; see `GapLaw`. Rates above 10^6 are cut there."""
+    """Draws thinned counts; see `GapLaw`. Rates above 10^6 are cut there."""
 
     def draw(key, log_mu, log_shape, probability):
       gamma_key, poisson_key = jax.random.split(key)
@@ -237,7 +237,7 @@ class NegativeBinomial:
 
 
 def bin_edges(max_length: int) -> tuple[int, ...]:
-  """Edges of the bins of a `Binned` law of the counts 0, ..., max_length.
+  """Chooses the bins of a `Binned` law of the counts 0, ..., max_length.
 
   The counts 0 to 15 have bins of their own. From 16 on there are four bins an
   octave; the last one takes in what would be less than half of another.
@@ -258,9 +258,9 @@ def bin_edges(max_length: int) -> tuple[int, ...]:
 
 
 def poisson(key: Key[Array, ""], mean: Float[Array, "*b"]) -> Int[Array, "*b"]:
-  """Poisson numbers of the given means, cut at 10^6.
+  """Draws Poisson numbers of the given means, cut at 10^6.
 
-  An entry draws from bits of its own, as in `GapLaw.thin`. One call of
+  An entry draws from bits of its own; see `GapLaw.thin`. One call of
   `jax.random.poisson` for all would not do: from a mean of 10 on it draws
   again until the last entry is done.
   """
@@ -268,14 +268,14 @@ def poisson(key: Key[Array, ""], mean: Float[Array, "*b"]) -> Int[Array, "*b"]:
 
 
 def _poisson(key, mean):
-  """One number; 0 for a mean below what float32 is sure to hold, and NaN."""
+  """Draws one Poisson number; 0 where the mean is NaN or nearly 0."""
   some = mean > 1e-30
   drawn = jax.random.poisson(key, jnp.where(some, mean, 1.0), dtype=jnp.int32)
   return jnp.where(some, drawn, 0)
 
 
 def _binomial(key, count, probability):
-  """One number; exactly `count` at probability 1, and 0 at 0."""
+  """Draws one binomial number; `count` at probability 1, and 0 at 0."""
   # JAX's draw never ends at a probability of -0.0.
   inside = (probability > 0) & (probability < 1)
   safe = jnp.where(inside, probability, 0.5)
@@ -285,7 +285,7 @@ def _binomial(key, count, probability):
 
 
 def _each(draw: Callable, key, *arrays):
-  """`draw(key, *entry)` of each entry, with a key of its own.
+  """Calls `draw(key, *entry)` on each entry, with a key of its own.
 
   JAX's rejection samplers go on until all entries of a call are done, and an
   entry may change meanwhile: for each to be alone, they are vmapped.
@@ -308,7 +308,7 @@ def _log_softmax_at(logits, index):
 
 
 def _log_mean(logits, values: np.ndarray):
-  """Log of the mean of `values` under a softmax; -inf where that is 0."""
+  """Computes the log of a softmax's mean of `values`; -inf where it is 0."""
   with np.errstate(divide="ignore"):
     log_values = jnp.asarray(np.log(values), jnp.float32)
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
@@ -320,7 +320,7 @@ def _log_mean(logits, values: np.ndarray):
 
 
 def _variance(logits, means: np.ndarray, variances: np.ndarray | float):
-  """Variance of a mixture with softmax weights."""
+  """Computes the variance of a mixture with softmax weights."""
   p = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
   means = jnp.asarray(means, jnp.float32)
   mean = jnp.sum(p * means, axis=-1, keepdims=True)

@@ -1,7 +1,7 @@
 """The negative log-likelihood of sequences: an upper bound, or exact.
 
 Source: arXiv 2509.01025, "training objective": its bound is the training loss.
-The tight one is ours: see `losses.tight_terms`.
+The tight bound is ours: see `losses.tight_terms`.
 """
 
 import jax
@@ -31,17 +31,17 @@ def next_token_nats(
   length: Int[Array, " B"],
   vocab: Vocab,
 ) -> Float[Array, "B L"]:
-  """The terms of the exact `-log p` of rows under a causal model, nats.
+  """Computes the terms of the exact `-log p` of rows under a causal model.
 
   Args:
-    denoiser: a causal model, whose logits are of the next token.
+    denoiser: a causal model, whose logits are those of the next token.
     tokens: rows that begin with the mask, which stands for the beginning.
     length: their numbers of tokens, the first included.
     vocab: the id space; the pad is predicted after the last token.
 
   Returns:
-    `-log p` of the token after each position, the last of the end; 0 beyond
-    the length. A row's sum is its `-log p`.
+    `-log p` of the token after each position, in nats; the last is that of the
+    end, and 0 stands beyond the length. A row's sum is its `-log p`.
   """
   logits = denoiser(tokens, length, jnp.zeros(length.shape)).token_logits
   return jax.vmap(next_token_losses, (0, 0, 0, None))(
@@ -59,7 +59,7 @@ def log_likelihood_bound(
   num_times: int,
   kind: str = "tight",
 ) -> Float[Array, " B"]:
-  """An unbiased estimate of an upper bound on `-log p(x1)`, in nats.
+  """Estimates an upper bound on `-log p(x1)` without bias, in nats.
 
   Args:
     key: a PRNG key.
@@ -97,10 +97,10 @@ def bound_terms(
   num_times: int,
   kind: str = "tight",
 ) -> ElboTerms:
-  """The parts of `log_likelihood_bound`, which has the same arguments.
+  """Estimates the two parts of `log_likelihood_bound`, whose arguments it has.
 
   Returns:
-    `ElboTerms` f32[B]: what the tokens cost, and what the insertions do. On
+    `ElboTerms` f32[B]: the cost of the tokens, and that of the insertions. On
     the path `lengths_first` these are a masked diffusion model's bound given
     the length, and the cost of the length.
   """

@@ -7,37 +7,45 @@ of the tokens and the expected gaps are its unique minimiser.
 
 The targets are those of the drawn embedding of the state, as in the paper, or
 their mean over all embeddings (`alignment`). The latter also allows the bound
-to be made tight: see `tight_terms`.
+to be made tight: see `tight_terms`. Training and `likelihood` both score states
+by `unweighted_terms`; they differ in the weights.
 
 Source: arXiv 2509.01025, "training objective"; `tight_terms` is ours.
 """
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from flexmdm_jax import mesh
 from flexmdm_jax.alignment import Alignment
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.gap_laws import GapLaw
 from flexmdm_jax.interpolant import JointInterpolant, Noised
-from flexmdm_jax.prediction import Features, Prediction, forbid_mask
+from flexmdm_jax.prediction import Prediction
 from flexmdm_jax.vocab import Vocab
+
+GAP_LOSSES = ("phi", "damped", "law")
 
 
 class ElboTerms(NamedTuple):
-  """The two parts of the bound's integrand at a time, in nats a sequence."""
+  """The token part and the gap part of a loss, in nats a sequence."""
 
   unmask: Float[Array, "*b"]
   insert: Float[Array, "*b"]
+
+  def weighted(
+    self, unmask: Float[Array, "*b"], insert: Float[Array, "*b"]
+  ) -> "ElboTerms":
+    """Multiplies each part by its weight: the hazards, in the bound."""
+    return ElboTerms(unmask * self.unmask, insert * self.insert)
 
 
 def phi(
   x: Int[Array, "*s"] | Float[Array, "*s"], log_y: Float[Array, "*s"]
 ) -> Float[Array, "*s"]:
-  """`y - x + x log(x / y)`: the divergence of two Poisson rates.
+  """Computes `y - x + x log(x / y)`, the divergence of two Poisson rates.
 
   Args:
     x: the true rate, >= 0; `phi(0, y) = y`.
@@ -62,7 +70,7 @@ def elbo_terms(
   interpolant: JointInterpolant,
   alignment: Alignment | None = None,
 ) -> ElboTerms:
-  """The bound's integrand at time `t` for one sequence.
+  """Computes the bound's integrand at time `t` for one sequence.
 
   Its expectation over t uniform on [0, 1] and over `noised` is an upper bound
   on `-log p(x1)` in nats.
@@ -78,36 +86,39 @@ def elbo_terms(
   Returns:
     `ElboTerms` of float32 scalars.
   """
-  return ElboTerms(
-    unmask=interpolant.unmasking.hazard(t)
-    * mask_nats(prediction.token_logits, noised, alignment),
-    insert=interpolant.insertion.hazard(t)
-    * gap_nats(prediction.log_gaps, noised, alignment),
+  return unweighted_terms(prediction, noised, alignment).weighted(
+    unmask=interpolant.unmasking.hazard(t),
+    insert=interpolant.insertion.hazard(t),
   )
 
 
-def gap_nats(
-  log_gaps: Float[Array, " G"],
+def unweighted_terms(
+  prediction: Prediction,
   noised: Noised,
   alignment: Alignment | None = None,
-  damped: bool = False,
-) -> Float[Array, ""]:
-  """Sums `phi` over one state's open gaps, nats.
+  gap_loss: str = "phi",
+) -> ElboTerms:
+  """Computes the token and the gap loss of one state, before their weights.
+
+  `elbo_terms` weighs them with the hazards; training, with the weights of its
+  law of states. `chunked_loss.unweighted_terms` is the same for a batch with a
+  large vocabulary.
 
   Args:
-    log_gaps: log of the predicted numbers.
+    prediction: the denoiser's output for `noised.tokens`.
     noised: the state and its truth.
-    alignment: as in `elbo_terms`.
-    damped: divide each by 1 + the predicted number, through which no gradient
-      flows. The gradient in `log_gaps` is then `(y - x) / (1 + y)`, which has
-      the same zero and does not grow with the gap.
+    alignment: targets that are means over all embeddings; see `elbo_terms`.
+    gap_loss: the kind of gap loss; see `gap_nats`.
+
+  Returns:
+    `ElboTerms` of float32 scalars.
   """
-  truth = noised.gaps if alignment is None else alignment.gaps
-  log_gaps = log_gaps.astype(jnp.float32)
-  losses = phi(truth, log_gaps)
-  if damped:
-    losses = losses / (1.0 + jax.lax.stop_gradient(jnp.exp(log_gaps)))
-  return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))
+  return ElboTerms(
+    unmask=mask_nats(prediction.token_logits, noised, alignment),
+    insert=gap_nats(
+      prediction.log_gaps, noised, alignment, gap_loss, prediction.law
+    ),
+  )
 
 
 def mask_nats(
@@ -115,7 +126,7 @@ def mask_nats(
   noised: Noised,
   alignment: Alignment | None = None,
 ) -> Float[Array, ""]:
-  """Sum of the cross-entropies of one state's masks, nats."""
+  """Sums the cross-entropies of one state's masks, nats."""
   token_logits = token_logits.astype(jnp.float32)
   if alignment is None:
     losses = cross_entropy(token_logits, noised.target)
@@ -124,154 +135,45 @@ def mask_nats(
   return jnp.sum(jnp.where(noised.masked, losses, 0.0))
 
 
-def mask_nats_in_chunks(
-  features: Features,
+def gap_nats(
+  log_gaps: Float[Array, " G"],
   noised: Noised,
-  vocab: Vocab,
-  chunk: int,
   alignment: Alignment | None = None,
-) -> Float[Array, " B"]:
-  """`mask_nats` of a batch, without all the logits at once.
-
-  They are made for `chunk` positions of each row at a time, and again in the
-  backward pass. Each row's masks come first, and chunks without any are left
-  out: the time is that of a device's row with the most masks. Matrices that are
-  not differentiated get no gradient.
+  gap_loss: str = "phi",
+  law: GapLaw | None = None,
+) -> Float[Array, ""]:
+  """Sums the losses of one state's open gaps, nats.
 
   Args:
-    features: of the batch; the mask itself is forbidden here.
-    noised: the states.
-    vocab: supplies the mask id.
-    chunk: positions of a row, >= 1.
-    alignment: of the states; see `elbo_terms`.
+    log_gaps: log of the predicted numbers.
+    noised: the state and its truth.
+    alignment: targets that are means over all embeddings; see `elbo_terms`.
+    gap_loss: one of `GAP_LOSSES`. "phi" is the bound's. "damped" divides it by
+      1 + the predicted number, through which no gradient flows: the gradient
+      in `log_gaps` is then `(y - x) / (1 + y)`, which has the same zero and
+      does not grow with the gap. "law" is the cross-entropy of the counts under
+      the predicted law, whose mean is the rate; its targets are always the
+      drawn counts, since an alignment has only their means. The last two are
+      for training: they are no part of a likelihood bound.
+    law: the predicted law of each gap [G]; needed for "law".
 
-  Returns:
-    Nats a row; with every gradient, those of the dense logits up to rounding.
+  Raises:
+    InputError: "law" without a law.
   """
-  B, L = noised.masked.shape
-  num_chunks = -(-L // chunk)
-  order = jnp.argsort(~noised.masked, axis=-1, stable=True)
-
-  def cut(x):
-    """The rows [B, L, ...] as chunks of positions [C, B, chunk, ...]."""
-    x = jax.vmap(lambda row, order: row[order])(x, order)
-    beyond = num_chunks * chunk - L
-    x = jnp.pad(x, ((0, 0), (0, beyond), *((0, 0),) * (x.ndim - 2)))
-    return jnp.moveaxis(x.reshape(B, num_chunks, chunk, *x.shape[2:]), 1, 0)
-
-  def nats(weights, hidden, masked, truth):
-    """Of one chunk [B, chunk, ...]."""
-    (unembed, bias, matrix), (hidden, inner) = weights, hidden
-    adapter = None if matrix is None else (inner, matrix)
-    logits = features._replace(
-      hidden=hidden, unembed=unembed, bias=bias, adapter=adapter
-    ).token_logits()
-    logits = forbid_mask(logits, vocab)
-    if alignment is None:
-      losses = cross_entropy(logits, truth)
-    else:
-      losses = jax.vmap(aligned_cross_entropy)(logits, truth)
-    return jnp.sum(jnp.where(masked, losses, 0.0), axis=-1)
-
-  inner, matrix = features.adapter or (None, None)
-  if alignment is None:
-    truth = cut(noised.target)
-  else:
-    truth = jax.tree.map(
-      lambda x: jnp.broadcast_to(x, (num_chunks, *x.shape)), alignment
-    )._replace(posterior=cut(alignment.posterior))
-  sum_chunks = mesh.by_rows(functools.partial(_sum_chunks, nats), B, 1)
-  return sum_chunks(
-    (features.unembed, features.bias, matrix),
-    jax.tree.map(cut, (features.hidden, inner)),
-    cut(noised.masked),
-    truth,
-  )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_chunks(nats, weights, hidden, masked, truth):
-  """Sum of `nats(weights, *chunk) -> f32[B]` over the chunks with masks.
-
-  Left to itself, JAX passes the weights through the conditional of every chunk
-  as residuals: copies of the largest matrix that there is. This also sums their
-  gradients in float32.
-  """
-
-  def add(total, chunk):
-    some = jnp.any(chunk[1])
-    zeros = jnp.zeros_like(total)
-    more = jax.lax.cond(
-      some, functools.partial(nats, weights), lambda *_: zeros, *chunk
-    )
-    return total + more, None
-
-  zeros = jnp.zeros(masked.shape[1])
-  return jax.lax.scan(add, zeros, (hidden, masked, truth))[0]
-
-
-def _sum_chunks_forward(nats, *inputs):
-  def is_leaf(x):
-    return hasattr(x, "perturbed")
-
-  values = jax.tree.map(lambda x: x.value, inputs, is_leaf=is_leaf)
-  perturbed = jax.tree.map(lambda x: x.perturbed, inputs[:2], is_leaf=is_leaf)
-  return _sum_chunks(nats, *values), (_Static(perturbed), values)
-
-
-def _sum_chunks_backward(nats, residuals, cotangent):
-  perturbed, (weights, hidden, masked, truth) = residuals
-
-  def only(tree, which):
-    """The leaves that have gradients; None in the others' places."""
-    return jax.tree.map(lambda x, p: x if p else None, tree, which)
-
-  def fill(some, tree):
-    return jax.tree.map(
-      lambda x, s: x if s is None else s,
-      tree,
-      some,
-      is_leaf=lambda x: x is None,
-    )
-
-  weights_wanted, hidden_wanted = perturbed.value
-
-  def add(total, chunk):
-    hidden, masked, truth = chunk
-
-    def active(total):
-      _, pull = jax.vjp(
-        lambda w, h: nats(fill(w, weights), fill(h, hidden), masked, truth),
-        only(weights, weights_wanted),
-        only(hidden, hidden_wanted),
+  if gap_loss == "law":
+    if law is None:
+      raise InputError(
+        "gap_loss='law' needs a model that predicts the law of each gap:"
+        " choose another gap_loss, or a gap head that gives a law."
       )
-      of_weights, of_hidden = pull(cotangent)
-      return jax.tree.map(
-        lambda sum, x: sum + x.astype(jnp.float32), total, of_weights
-      ), of_hidden
-
-    def idle(total):
-      return total, jax.tree.map(jnp.zeros_like, only(hidden, hidden_wanted))
-
-    return jax.lax.cond(jnp.any(masked), active, idle, total)
-
-  wanted = only(weights, weights_wanted)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), wanted)
-  total, of_hidden = jax.lax.scan(add, zeros, (hidden, masked, truth))
-  of_weights = jax.tree.map(lambda sum, x: sum.astype(x.dtype), total, wanted)
-  return of_weights, of_hidden, None, None
-
-
-@jax.tree_util.register_static
-class _Static(NamedTuple):
-  """What is known when a program is made; a pytree without leaves."""
-
-  value: Any
-
-
-_sum_chunks.defvjp(
-  _sum_chunks_forward, _sum_chunks_backward, symbolic_zeros=True
-)
+    losses = -law.log_prob(noised.gaps)
+    return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))
+  truth = noised.gaps if alignment is None else alignment.gaps
+  log_gaps = log_gaps.astype(jnp.float32)
+  losses = phi(truth, log_gaps)
+  if gap_loss == "damped":
+    losses = losses / (1.0 + jax.lax.stop_gradient(jnp.exp(log_gaps)))
+  return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))
 
 
 def tight_terms(
@@ -281,13 +183,13 @@ def tight_terms(
   interpolant: JointInterpolant,
   alignment: Alignment,
 ) -> ElboTerms:
-  """The tight bound's integrand at time `t` for one sequence.
+  """Computes the tight bound's integrand at time `t` for one sequence.
 
-  A likelihood is of the path of states `x_t`, not of which tokens of `x1` they
-  are. So the rates that are compared are those from state to state:
+  The likelihood of a path of states `x_t` does not depend on which tokens of
+  `x1` they are. So the rates that are compared are those from state to state:
 
-  - the target of a mask is its posterior over tokens, and the cross-entropy
-    loses the entropy of that;
+  - the target of a mask is its posterior over tokens, whose entropy is taken
+    off the cross-entropy;
   - a mask inserted in any gap beside the same run of masks makes the same
     state, so gaps are summed over a run before they are compared.
 
@@ -299,7 +201,7 @@ def tight_terms(
     noised: the state at time `t`.
     t: the time, in [0, 1).
     interpolant: the schedules that made `noised`.
-    alignment: of that state.
+    alignment: the posterior of that state's embedding.
 
   Returns:
     `ElboTerms` of float32 scalars, nats a sequence.
@@ -316,31 +218,16 @@ def tight_terms(
   clean = ~noised.masked & (jnp.arange(L) < noised.length)
   run = jnp.append(0, jnp.cumsum(clean))
 
-  def over_runs(rates):
+  def sum_runs(rates):
     rates = jnp.where(noised.open_gaps, rates, 0.0)
     return jax.ops.segment_sum(rates, run, num_segments=L + 1)
 
-  expected, predicted = over_runs(alignment.gaps), over_runs(jnp.exp(log_gaps))
+  expected, predicted = sum_runs(alignment.gaps), sum_runs(jnp.exp(log_gaps))
   insert = phi(expected, jnp.log(predicted))
-  return ElboTerms(
-    unmask=interpolant.unmasking.hazard(t) * jnp.sum(unmask),
-    insert=interpolant.insertion.hazard(t) * jnp.sum(insert),
+  return ElboTerms(jnp.sum(unmask), jnp.sum(insert)).weighted(
+    unmask=interpolant.unmasking.hazard(t),
+    insert=interpolant.insertion.hazard(t),
   )
-
-
-def gap_law_nats(law: GapLaw, noised: Noised) -> Float[Array, ""]:
-  """Cross-entropy of one state's gap counts, nats, where a law is predicted.
-
-  Stands in for `gap_nats` when training: it fits the whole law of each count,
-  whose mean is the rate. Not itself part of a likelihood bound. Its targets are
-  always the drawn counts: an alignment has only their means.
-
-  Args:
-    law: a `Prediction`'s, of each gap [G].
-    noised: the state and its truth.
-  """
-  losses = -law.log_prob(noised.gaps)
-  return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))
 
 
 def next_token_losses(
@@ -349,10 +236,10 @@ def next_token_losses(
   length: Int[Array, ""],
   vocab: Vocab,
 ) -> Float[Array, " L"]:
-  """The terms of the exact `-log p` of one sequence under a causal model.
+  """Computes the terms of the exact `-log p` of one causal sequence.
 
   Args:
-    token_logits: at each position, of the token after it.
+    token_logits: logits at each position, for the token after it.
     tokens: the mask, which stands for the beginning, then the sequence.
     length: number of tokens, the first included; the pad is predicted after
       the last.
@@ -371,7 +258,7 @@ def next_token_losses(
 def cross_entropy(
   logits: Float[Array, "*s V"], target: Int[Array, "*s"]
 ) -> Float[Array, "*s"]:
-  """`-log softmax(logits)[target]`, nats."""
+  """Computes `-log softmax(logits)[target]`, nats."""
   at_target = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
   return jax.nn.logsumexp(logits, axis=-1) - at_target
 
@@ -379,16 +266,16 @@ def cross_entropy(
 def aligned_cross_entropy(
   logits: Float[Array, "L V"], alignment: Alignment
 ) -> Float[Array, " L"]:
-  """Mean of `-log softmax(logits)[token]` over the tokens of each position."""
+  """Averages `-log softmax(logits)[token]` over each position's posterior."""
   at_tokens = logits[:, alignment.tokens]
-  # What cannot be there may have a logit of -inf.
+  # A token that cannot be there may have a logit of -inf.
   log_p = jnp.where(alignment.posterior > 0, at_tokens, 0.0)
   mean = jnp.sum(alignment.posterior * log_p, axis=-1)
   return jax.nn.logsumexp(logits, axis=-1) - mean
 
 
 def token_entropy(alignment: Alignment) -> Float[Array, " L"]:
-  """Entropy of each position's posterior over tokens, nats.
+  """Computes the entropy of each position's posterior over tokens, nats.
 
   Clean tokens with one id are one outcome.
   """

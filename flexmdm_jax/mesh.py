@@ -1,8 +1,8 @@
-"""What a model may know of the mesh that is in scope (`jax.set_mesh`).
+"""Names of a mesh's axes, and what a model may know of the mesh in scope.
 
 Parameters are laid out by `training.sharding.Rules`. Activations follow by
-themselves, except where the compiler is to be told: rows are split over the
-axes named here, heads over the last.
+themselves, except where the compiler is to be told: rows are split over
+`ROW_AXES`, heads over `TENSOR`. The mesh in scope is that of `jax.set_mesh`.
 """
 
 import math
@@ -12,12 +12,14 @@ import jax
 from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Float
 
-_ROW_AXES = ("data", "fsdp")
-_HEAD_AXIS = "tensor"
+DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
+# The last axes are the nearest devices.
+AXES = (DATA, FSDP, TENSOR)
+ROW_AXES = (DATA, FSDP)
 
 
 def current() -> AbstractMesh | None:
-  """The mesh in scope, if the compiler is to split work over some of it."""
+  """Returns the mesh in scope, if the compiler is to split work over it."""
   mesh = jax.sharding.get_abstract_mesh()
   return (
     mesh if any(_size(mesh, axis) > 1 for axis in mesh.axis_names) else None
@@ -25,7 +27,7 @@ def current() -> AbstractMesh | None:
 
 
 def automatic_axes(mesh: AbstractMesh) -> set[str]:
-  """The axes over which the compiler splits: `shard_map` took the others."""
+  """Returns the axes the compiler splits over: not those of `shard_map`."""
   return set(mesh.axis_names) - set(mesh.manual_axes)
 
 
@@ -34,39 +36,40 @@ def _size(mesh: AbstractMesh, axis: str) -> int:
 
 
 def platform() -> str:
-  """What the mesh in scope, or else this process, computes on."""
+  """Names the platform of the mesh in scope, or else of this process."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return getattr(device, "platform", None) or jax.default_backend()
 
 
 def row_axes(mesh: AbstractMesh, rows: int) -> tuple[str, ...] | None:
-  """The axes over which so many rows are split; None where none divides.
+  """Returns the axes over which so many rows are split; None if none divides.
 
-  A model is made with one row, which every device then holds.
+  A model is initialised on one row, which every device then holds.
   """
-  axes = tuple(axis for axis in _ROW_AXES if _size(mesh, axis) > 1)
+  axes = tuple(axis for axis in ROW_AXES if _size(mesh, axis) > 1)
   shares = math.prod(mesh.shape[axis] for axis in axes)
   return axes if axes and rows % shares == 0 else None
 
 
 def head_axis(mesh: AbstractMesh, heads: int) -> str | None:
-  """The axis over which so many heads are split; None where none divides."""
-  shares = _size(mesh, _HEAD_AXIS)
-  return _HEAD_AXIS if shares > 1 and heads % shares == 0 else None
+  """Returns the axis over which so many heads are split; None if none is."""
+  shares = _size(mesh, TENSOR)
+  return TENSOR if shares > 1 and heads % shares == 0 else None
 
 
 def by_rows(
   run: Callable[..., Float[Array, " B"]], rows: int, num_whole: int
 ) -> Callable[..., Float[Array, " B"]]:
-  """`run` on each device's own rows.
+  """Makes `run` work on each device's own rows.
 
   Left to itself, the compiler has all devices take part in each turn of a loop:
   it gathers the weights, or sums their gradients, as often.
 
   Args:
-    run: of arrays whose second axis are the rows, to an array of the rows.
-    rows: how many there are.
-    num_whole: of the first arguments, which every device is given whole.
+    run: a function of arrays whose second axis is the rows, to an array of the
+      rows.
+    rows: number of rows.
+    num_whole: number of first arguments that every device is given whole.
   """
   mesh = current()
   axes = mesh and row_axes(mesh, rows)

@@ -21,7 +21,14 @@ from jaxtyping import Array, Float
 from flexmdm_jax import schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
-from flexmdm_jax.prediction import Denoiser, Features, Prediction
+from flexmdm_jax.prediction import (
+  Denoiser,
+  Features,
+  Prediction,
+  as_pytree,
+  features_or_prediction,
+  ignores_padding,
+)
 from flexmdm_jax.schedules import Immediate, Power, Window
 
 # The last survival that the trained clock is asked for; at 0 itself its slope
@@ -80,7 +87,7 @@ def parse(text: str, trained: JointInterpolant) -> JointInterpolant:
 def trained_clock(
   trained: JointInterpolant, path: JointInterpolant, t: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
-  """The time at which the trained insertion is as far as the path's is at `t`.
+  """Finds the time at which the trained insertion is as far as the path's at t.
 
   Args:
     trained: the schedules that the model was trained with.
@@ -113,8 +120,8 @@ class _OnPath:
 
   @property
   def ignores_padding(self) -> bool:
-    """Whether a row's prediction is the same whatever L is."""
-    return getattr(self.denoiser, "ignores_padding", False)
+    """Tells whether a row's prediction is the same whatever L is."""
+    return ignores_padding(self.denoiser)
 
   def __call__(self, tokens, length, t) -> Prediction:
     return self.denoiser(tokens, length, self._clock(t))
@@ -129,7 +136,7 @@ class _FeaturesOnPath(_OnPath):
   """A denoiser on a path that can stop before the vocabulary head."""
 
   def features(self, tokens, length, t) -> Features:
-    """The prediction before the vocabulary head's product."""
+    """Predicts up to the vocabulary head's product."""
     return self.denoiser.features(tokens, length, self._clock(t))
 
 
@@ -164,9 +171,9 @@ def on_path(
       f"the path inserts by {path.insertion}, but the model was trained at a"
       " fixed length: give a path with insertion Immediate()."
     )
-  if jax.tree_util.all_leaves([denoiser]):  # a plain function
-    denoiser = jax.tree_util.Partial(denoiser)
-  kind = _FeaturesOnPath if hasattr(denoiser, "features") else _OnPath
+  denoiser = as_pytree(denoiser)
+  has_features = features_or_prediction(denoiser) is not denoiser
+  kind = _FeaturesOnPath if has_features else _OnPath
   return kind(denoiser, trained, path)
 
 

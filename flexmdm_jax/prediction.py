@@ -1,4 +1,4 @@
-"""What a denoiser predicts, and the jump rates of the CTMC built from it.
+"""Predictions of a denoiser, and the jump rates of the CTMC built from it.
 
 The process has two moves. A mask at position i becomes token v at rate
 `h_beta(t) f[i, v]`; a mask is inserted in gap i at rate `h_alpha(t) g[i]`.
@@ -8,6 +8,7 @@ tokens still missing in the gap, and `h` the hazard of a schedule.
 Source: arXiv 2509.01025, "rates of the CTMC".
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -38,7 +39,7 @@ class Prediction(NamedTuple):
 
   @property
   def law(self) -> GapLaw | None:
-    """The law of the missing tokens, in whichever form it was given."""
+    """Law of the missing tokens, in whichever form it was given."""
     return _law(self.gap_logits, self.gap_law)
 
 
@@ -54,10 +55,10 @@ class Features(NamedTuple):
     hidden: the last hidden states.
     unembed: the vocabulary head's matrix.
     bias: its bias, if it has one.
-    log_gaps: as in `Prediction`.
-    gap_logits: as in `Prediction`.
+    log_gaps: see `Prediction`.
+    gap_logits: see `Prediction`.
     adapter: the low-rank update, if there is one.
-    gap_law: as in `Prediction`.
+    gap_law: see `Prediction`.
   """
 
   hidden: Float[Array, "*b L D"]
@@ -70,11 +71,11 @@ class Features(NamedTuple):
 
   @property
   def law(self) -> GapLaw | None:
-    """As in `Prediction`."""
+    """Law of the missing tokens, in whichever form it was given."""
     return _law(self.gap_logits, self.gap_law)
 
   def token_logits(self) -> Float[Array, "*b L V"]:
-    """The token logits, float32."""
+    """Computes the token logits, float32."""
     logits = jnp.matmul(
       self.hidden, self.unembed, preferred_element_type=jnp.float32
     )
@@ -85,7 +86,7 @@ class Features(NamedTuple):
     return logits
 
   def prediction(self) -> Prediction:
-    """The `Prediction`, with float32 logits at every position."""
+    """Computes the prediction, with float32 logits at every position."""
     return Prediction(
       self.token_logits(), self.log_gaps, self.gap_logits, self.gap_law
     )
@@ -99,7 +100,20 @@ def _law(gap_logits, gap_law):
 
 @runtime_checkable
 class Denoiser(Protocol):
-  """A batched predictor; any callable of this form will do."""
+  """A batched predictor; any callable of this form will do.
+
+  A denoiser may have two more attributes, which save work and change no
+  result. Ask for them with `features_or_prediction` and `ignores_padding`,
+  which answer for any callable:
+
+  - `features(tokens, length, t) -> Features`: the prediction before the
+    vocabulary head's product;
+  - `ignores_padding: bool`: whether a row's prediction is the same whatever L
+    is, so that it may be called with shorter rows.
+
+  It is a pytree if its parameters are to pass through `jax.jit` as arguments;
+  see `as_pytree`.
+  """
 
   def __call__(
     self,
@@ -107,6 +121,28 @@ class Denoiser(Protocol):
     length: Int[Array, " B"],
     t: Float[Array, " B"],
   ) -> Prediction: ...
+
+
+def features_or_prediction(
+  denoiser: Denoiser,
+) -> Callable[..., Features | Prediction]:
+  """Picks a denoiser's cheapest call: its `features`, else the denoiser."""
+  return getattr(denoiser, "features", denoiser)
+
+
+def ignores_padding(denoiser: Denoiser) -> bool:
+  """Tells whether L changes no row's prediction, as far as a denoiser says.
+
+  A plain callable says nothing, and may know one L only: False.
+  """
+  return getattr(denoiser, "ignores_padding", False)
+
+
+def as_pytree(denoiser: Denoiser) -> Denoiser:
+  """Makes a denoiser an argument that `jax.jit` takes: wraps a function."""
+  if jax.tree_util.all_leaves([denoiser]):
+    return jax.tree_util.Partial(denoiser)
+  return denoiser
 
 
 class Rates(NamedTuple):
@@ -124,8 +160,23 @@ class Rates(NamedTuple):
 def forbid_mask(
   token_logits: Float[Array, "*b V"], vocab: Vocab
 ) -> Float[Array, "*b V"]:
-  """Logits of the same law given that the token is not the mask itself."""
+  """Conditions the law of a token on not being the mask itself."""
   return jnp.where(jnp.arange(vocab.size) == vocab.mask, -jnp.inf, token_logits)
+
+
+def insert_rates(
+  log_gaps: Float[Array, "*b G"],
+  t: Float[Array, ""],
+  interpolant: JointInterpolant,
+) -> Float[Array, "*b G"]:
+  """Computes the rate at which a mask is inserted in each gap: `h_alpha g`.
+
+  Args:
+    log_gaps: log of the expected numbers of missing tokens, `log g`.
+    t: the time, in [0, 1).
+    interpolant: the schedules.
+  """
+  return interpolant.insertion.hazard(t) * jnp.exp(log_gaps)
 
 
 def rates(
@@ -136,7 +187,7 @@ def rates(
   interpolant: JointInterpolant,
   vocab: Vocab,
 ) -> Rates:
-  """The rates at which one sequence's state changes at time `t`.
+  """Computes the rates at which one sequence's state changes at time `t`.
 
   Args:
     prediction: the denoiser's output for this state.
@@ -153,7 +204,7 @@ def rates(
   masked = (tokens == vocab.mask) & (jnp.arange(L) < length)
   posterior = jax.nn.softmax(forbid_mask(prediction.token_logits, vocab))
   unmask = interpolant.unmasking.hazard(t) * posterior
-  insert = interpolant.insertion.hazard(t) * jnp.exp(prediction.log_gaps)
+  insert = insert_rates(prediction.log_gaps, t, interpolant)
   return Rates(
     unmask=jnp.where(masked[:, None], unmask, 0.0),
     insert=jnp.where(jnp.arange(L + 1) <= length, insert, 0.0),

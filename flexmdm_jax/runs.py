@@ -7,39 +7,37 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Key
 
-from flexmdm_jax import paths, schedules
+from flexmdm_jax import paths, settings
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.models.gaps import GAP_HEADS
-from flexmdm_jax.models.lora import LoRA
+from flexmdm_jax.models.parameters import abstract_params
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.prediction import Denoiser
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
 from flexmdm_jax.rows import Start
-from flexmdm_jax.sampling.autoregressive import sample_autoregressive
-from flexmdm_jax.sampling.loop import (
+from flexmdm_jax.sampling import (
+  Placement,
   SamplerConfig,
   Samples,
+  Trace,
   in_batches,
+  row_keys,
   sample,
+  sample_autoregressive,
 )
-from flexmdm_jax.sampling.placement import Placement
-from flexmdm_jax.states import MixedStates, PathStates, StateLaw
 from flexmdm_jax.tasks import Task, make_task
 from flexmdm_jax.training import hosts, loop, partition
 from flexmdm_jax.training.checkpoint import restore_ema
 from flexmdm_jax.training.objectives import (
-  Autoregressive,
-  Diffusion,
   Objective,
 )
 from flexmdm_jax.training.optimizer import (
@@ -55,15 +53,29 @@ from flexmdm_jax.training.sharding import (
   replicated,
 )
 from flexmdm_jax.training.step import TrainStep, make_train_step
-from flexmdm_jax.vocab import Vocab
 
 # Settings of the training step that are in the config's `train`.
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
+_MESH_KEYS = ("layout", "data", "fsdp", "tensor")
+_SECTIONS = (
+  "method",
+  "data",
+  "insertion",
+  "unmasking",
+  "path",
+  "mdm_unmasking",
+  "pretrained",
+  "model",
+  "optimizer",
+  "train",
+  "mesh",
+  "sampler",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """What a config stands for; made by `from_config`, which checks it whole.
+  """A config and the parts it stands for; `from_config` makes and checks it.
 
   Attributes:
     config: the settings, JSON-ready.
@@ -73,11 +85,11 @@ class Run:
       one does not look at it.
     path: the schedules of sampling and of the likelihood's bound.
     model: the network.
-    objective: what its training minimises.
-    optimizer: how.
-    loop: how long, and how often.
-    sampler: how evaluations sample.
-    layout: of the mesh on which it is trained.
+    objective: the loss that its training minimises.
+    optimizer: the settings of the optimiser.
+    loop: numbers of steps, and how often to report and to save.
+    sampler: the settings with which evaluations sample.
+    layout: the mesh on which it is trained.
     pretrained: folder of weights to start from, or another run's; or None.
   """
 
@@ -110,22 +122,26 @@ class Run:
       InputError: a setting is missing, unknown or out of range.
     """
     config = json.loads(json.dumps(config))
+    settings.require_known("the config", config, _SECTIONS)
+    settings.require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
     try:
       task = task or make_task(config["method"], config["data"])
       interpolant = (
         JointInterpolant(
-          _schedule(config["insertion"]), _schedule(config["unmasking"])
+          settings.make_schedule(config["insertion"]),
+          settings.make_schedule(config["unmasking"]),
         )
         if task.inserts
-        else MDM(_schedule(config["mdm_unmasking"]))
+        else MDM(settings.make_schedule(config["mdm_unmasking"]))
       )
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS}
       train.pop("bound_every", None)
-      objective = _objective(interpolant, task, train)
+      model = settings.make_model(config["model"], task)
+      objective = settings.make_objective(interpolant, task, model, train)
       optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
       optimizer["groups"] = tuple(
-        _build(ParameterGroup, group)
+        settings.build(ParameterGroup, group)
         for group in optimizer.get("groups", {}).values()
       )
       if not 0 <= step["ema_decay"] < 1:
@@ -136,40 +152,46 @@ class Run:
         config=config,
         task=task,
         interpolant=interpolant,
-        path=_path(config.get("path"), interpolant, task),
-        model=_model(config["model"], task),
+        path=settings.make_path(config.get("path"), interpolant, task),
+        model=model,
         objective=objective,
-        optimizer=_build(OptimizerConfig, optimizer),
-        loop=_build(loop.LoopConfig, train),
-        sampler=_build(SamplerConfig, config["sampler"]),
+        optimizer=settings.build(OptimizerConfig, optimizer),
+        loop=settings.build(loop.LoopConfig, train),
+        sampler=settings.build(SamplerConfig, config["sampler"]),
         layout=make_layout(**config["mesh"]),
         pretrained=config.get("pretrained"),
       )
     except KeyError as error:
-      raise InputError(
+      raise settings.KeyMismatchError(
         f"the config has no key {error}: see experiments/configs/base.py."
       ) from error
 
   @classmethod
   def from_workdir(cls, workdir: str | pathlib.Path) -> "Run":
-    """The run that was trained in `workdir`.
+    """Opens the run that was trained in `workdir`.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or another version of this package made it.
     """
     path = pathlib.Path(workdir) / "config.json"
     try:
       return cls.from_config(json.loads(path.read_text()))
+    except settings.KeyMismatchError as error:
+      raise InputError(
+        f"{workdir} was made by another version of flexmdm_jax"
+        f" ({path.name}: {str(error).rstrip('.')}): use that version, or train"
+        " again in another directory."
+      ) from error
     except (OSError, json.JSONDecodeError) as error:
       raise InputError(
-        f"--workdir={workdir} holds no run ({path.name}: {error}): train"
+        f"workdir={workdir} holds no run ({path.name}: {error}): train"
         " first, with python -m experiments.train."
       ) from error
 
   def train_step(
     self, devices: Sequence[jax.Device] | None = None, bound: bool = True
   ) -> TrainStep:
-    """The training step on the mesh that the config asks for, without a base.
+    """Makes the training step on the config's mesh, without frozen parameters.
 
     Args:
       devices: others than those that are here.
@@ -192,7 +214,7 @@ class Run:
     )
 
   def with_weights(self, train_step: TrainStep) -> TrainStep:
-    """The step with the frozen parameters, and first values, of `pretrained`.
+    """Gives a step the frozen parameters and first values of `pretrained`.
 
     Raises:
       InputError: the folder cannot be read, or is of another model; parameters
@@ -216,7 +238,7 @@ class Run:
     abstract: partition.Params,
     wanted: Callable[[tuple[str, ...]], bool],
   ) -> dict:
-    """The wanted ones of the parameters that `pretrained` has.
+    """Reads those parameters of `pretrained` that are wanted.
 
     It is a folder of `experiments.convert_llada`, or the work directory of
     another run, of which the EMA parameters are taken: so a FlexMDM goes on
@@ -248,7 +270,7 @@ class Run:
     return params
 
   def _frozen(self, abstract: partition.Params) -> partition.Params:
-    """The frozen ones of the parameters that `abstract` lists."""
+    """Reads the parameters that the model freezes."""
     trainable = partition.trainable(self.model)
     flat = functools.partial(traverse_util.flatten_dict, sep="/")
     frozen = flat(partition.split(self.model, abstract)[1])
@@ -256,8 +278,8 @@ class Run:
       return {}
     if self.pretrained is None:
       raise InputError(
-        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: give"
-        " them, by --config.pretrained=FOLDER."
+        f"the model freezes {len(frozen)} parameters, as {min(frozen)}: set"
+        " the config's pretrained to a folder that has them."
       )
     base = self._load_pretrained(abstract, lambda path: not trainable(path))
     missing = frozen.keys() - flat(base).keys()
@@ -279,7 +301,7 @@ class Run:
     train_step = self.train_step()
     batch_size = self.config["train"]["batch_size"]
     return loop.train(
-      hosts.together(lambda: self.with_weights(train_step)),
+      hosts.on_all_processes(lambda: self.with_weights(train_step)),
       lambda: make_loader(
         self.task.records("train"),
         self.task.encode,
@@ -299,7 +321,7 @@ class Run:
   def restore(
     self, workdir: str | pathlib.Path, step: int | None = None
   ) -> tuple[int, ModelDenoiser]:
-    """The denoiser with the newest EMA parameters, and their step.
+    """Loads the newest EMA parameters: their step, and the denoiser with them.
 
     With `step`, those of that checkpoint. Every device that is here holds the
     parameters whole, whatever mesh they were trained on; the frozen ones are
@@ -331,7 +353,7 @@ class Run:
     return step, denoiser(self.model, params)
 
   def with_sampler(self, **changes: Any) -> "Run":
-    """The run with other settings of its `sampler`.
+    """Copies the run with other settings of its `sampler`.
 
     Raises:
       InputError: a setting is out of range.
@@ -340,7 +362,7 @@ class Run:
     return dataclasses.replace(self, sampler=sampler)
 
   def with_path(self, text: str | None) -> "Run":
-    """The run on another path; None leaves it as it is.
+    """Copies the run with another path; None leaves it as it is.
 
     Args:
       text: as `paths.parse` takes it.
@@ -355,11 +377,11 @@ class Run:
         f"path={text!r} needs a model that inserts, but this run's method is"
         f" {self.task.method}."
       )
-    path = _path(text, self.interpolant, self.task)
+    path = settings.make_path(text, self.interpolant, self.task)
     return dataclasses.replace(self, path=path)
 
   def on_path(self, denoiser: ModelDenoiser) -> Denoiser:
-    """The denoiser for times on `path`; see `paths.on_path`."""
+    """Shows the denoiser times on `path`; see `paths.on_path`."""
     return paths.on_path(denoiser, self.interpolant, self.path)
 
   def sample(
@@ -369,10 +391,10 @@ class Run:
     start: Start,
     batch_size: int,
   ) -> Samples:
-    """Samples on `path` as `sampler` says.
+    """Samples from `start` by the settings of `sampler`.
 
-    A causal model is sampled from left to right. Rows are split over the
-    devices that are here.
+    A diffusion model is sampled on `path`, its rows split over the devices that
+    are here; a causal model from left to right, on one device.
 
     Args:
       key: one key.
@@ -386,165 +408,62 @@ class Run:
     Raises:
       InputError: batch_size < 1.
     """
-    shares = 1
     if self.task.causal:
-      draw = functools.partial(
-        sample_autoregressive,
-        denoiser=denoiser,
-        vocab=self.task.vocab,
-        temperature=self.sampler.temperature,
-        top_p=self.sampler.top_p,
-      )
+      draw, shares = self._from_left_to_right(denoiser), 1
     else:
-      draw = functools.partial(
-        sample,
-        denoiser=self.on_path(denoiser),
-        interpolant=self.path,
-        vocab=self.task.vocab,
-        config=self.sampler,
-        placement=Placement(make_mesh()),
-      )
-      shares = jax.device_count()
+      draw, shares = self._on_all_devices(denoiser), jax.device_count()
     return in_batches(draw, key, start, batch_size, shares)
 
+  def trace(
+    self, key: Key[Array, ""], denoiser: ModelDenoiser, start: Start
+  ) -> Trace:
+    """Samples as `sample` does, in one batch, and returns every state.
 
-def num_parameters(model: DiT | Transformer) -> int:
-  """Number of parameters of a model; none is allocated."""
-  return sum(x.size for x in jax.tree.leaves(abstract_params(model)))
+    Args:
+      key: one key.
+      denoiser: the trained model.
+      start: N rows of the task.
 
+    Returns:
+      The `Trace` of N rows, as NumPy arrays on the host; its last state is what
+      `sample` returns.
 
-def abstract_params(model: DiT | Transformer) -> Any:
-  """Shapes and types of a model's parameters."""
-  return nn.unbox(boxed_params(model))
-
-
-def boxed_params(model: DiT | Transformer) -> Any:
-  """The same, with the names of their logical axes."""
-  tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
-  length = jax.ShapeDtypeStruct((1,), jnp.int32)
-  t = jax.ShapeDtypeStruct((1,), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
-  return variables["params"]
-
-
-def _model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
-  """The network of a config's `model`: a DiT, or by `kind` a Transformer."""
-  settings = dict(settings)
-  kind = settings.pop("kind", "dit")
-  if not task.inserts:
-    settings["gap_head"] = None
-  elif settings.get("gap_head") is None:
-    raise InputError(
-      "model.gap_head=None cannot tell a sampler what to insert: choose one of"
-      f" {', '.join(head for head in GAP_HEADS if head)}."
-    )
-  for name in ("dtype", "param_dtype"):
-    if name in settings:
-      settings[name] = _dtype(settings[name])
-  if kind == "dit":
-    return _build(
-      DiT,
-      settings,
-      vocab=task.vocab,
-      max_length=task.max_length,
-      causal=task.causal,
-    )
-  if kind != "transformer":
-    raise InputError(
-      f"model.kind={kind!r} is unknown: choose one of dit, transformer."
-    )
-  if task.causal:
-    raise InputError(
-      "model.kind='transformer' is bidirectional: it has no method"
-      " 'autoregressive'."
-    )
-  vocab = Vocab(**settings.pop("vocab"))
-  if vocab != task.vocab:
-    raise InputError(
-      f"the model has {vocab}, the data {task.vocab}: give"
-      " --config.data.tokenizer_folder the model's own tokenizer."
-    )
-  lora = settings.pop("lora", None)
-  if lora and lora["rank"]:
-    lora = _build(LoRA, dict(lora, targets=tuple(lora["targets"])))
-  return _build(
-    Transformer,
-    settings,
-    vocab=vocab,
-    max_length=task.max_length,
-    lora=lora if isinstance(lora, LoRA) else None,
-  )
-
-
-def _objective(
-  interpolant: JointInterpolant, task: Task, train: dict[str, Any]
-) -> Objective:
-  """The objective of a config's `train`, whose settings it takes out."""
-  time_exponent = train.pop("time_exponent")
-  states = dict(train.pop("states", {"law": "path"}))
-  settings = dict(
-    targets=train.pop("targets"),
-    gap_loss=train.pop("gap_loss", "phi"),
-    loss_chunk=train.pop("loss_chunk", None),
-  )
-  if task.causal:
-    return Autoregressive(task.vocab)
-  law = states.pop("law")
-  if law not in ("path", "mixed"):
-    raise InputError(
-      f"train.states.law={law!r} is unknown: choose one of path, mixed."
-    )
-  if not task.inserts:
-    # No token is ever missing: a state has one embedding, and no gap a loss.
-    law, settings["targets"], settings["gap_loss"] = "path", "sampled", "phi"
-  laws: StateLaw = PathStates(interpolant, time_exponent)
-  if law == "mixed":
-    states["insertion"] = _schedule(states["insertion"])
-    at = tuple(states.pop("at"))
-    if not all(0 <= share <= 1 for share in at):
+    Raises:
+      InputError: the model reads from left to right.
+    """
+    if self.task.causal:
       raise InputError(
-        f"train.states.at={at} must be shares of the run, in [0, 1]: a"
-        " curriculum cannot be longer than the run."
+        "method=autoregressive has no trace: give a run of another method."
       )
-    states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
-    laws = _build(MixedStates, states, interpolant=interpolant)
-  return Diffusion(laws, task.vocab, **settings)
-
-
-def _path(
-  text: str | None, trained: JointInterpolant, task: Task
-) -> JointInterpolant:
-  """The path of a config: what it says for a model that inserts."""
-  if text is None or not task.inserts:
-    return trained
-  path = paths.parse(text, trained)
-  paths.require_path(path)
-  return path
-
-
-def _schedule(config: Mapping[str, Any]) -> schedules.Schedule:
-  """The schedule of a config that has a place for every parameter."""
-  return schedules.from_config(
-    {key: value for key, value in config.items() if value is not None}
-  )
-
-
-def _dtype(name: str) -> Any:
-  dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-  if name not in dtypes:
-    raise InputError(
-      f"model.dtype={name!r} is unknown: choose one of {', '.join(dtypes)}."
+    N = start.tokens.shape[0]
+    # Rows are repeated until they divide over the devices.
+    rows = np.arange(N + -N % jax.device_count()) % N
+    samples = self._on_all_devices(denoiser)(
+      row_keys(key, N)[rows],
+      start=jax.tree.map(lambda x: np.asarray(x)[rows], start),
+      trace=True,
     )
-  return dtypes[name]
+    return jax.tree.map(lambda x: np.asarray(x)[:, :N], samples.trace)
 
+  def _from_left_to_right(
+    self, denoiser: ModelDenoiser
+  ) -> Callable[..., Samples]:
+    """Makes `(key, start=...) -> Samples` of a causal model."""
+    return functools.partial(
+      sample_autoregressive,
+      denoiser=denoiser,
+      vocab=self.task.vocab,
+      temperature=self.sampler.temperature,
+      top_p=self.sampler.top_p,
+    )
 
-def _build(cls: type, settings: Mapping[str, Any], **more: Any) -> Any:
-  """`cls(**settings, **more)`; a key that it does not take is an InputError."""
-  fields = {f.name for f in dataclasses.fields(cls)} - {"parent", "name"}
-  for key in settings:
-    if key not in fields:
-      raise InputError(
-        f"unknown setting {key!r} of {cls.__name__}: it takes"
-        f" {', '.join(sorted(fields - more.keys()))}."
-      )
-  return cls(**settings, **more)
+  def _on_all_devices(self, denoiser: ModelDenoiser) -> Callable[..., Samples]:
+    """Makes `(key, start=...) -> Samples` of a diffusion model."""
+    return functools.partial(
+      sample,
+      denoiser=self.on_path(denoiser),
+      interpolant=self.path,
+      vocab=self.task.vocab,
+      config=self.sampler,
+      placement=Placement(make_mesh()),
+    )

@@ -44,15 +44,15 @@ _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 class States(NamedTuple):
-  """What is drawn for the rows of a batch before their noise.
+  """The random numbers of a batch's rows, before their noise.
 
   Attributes:
-    key: of each row's noise.
+    key: key of each row's noise.
     t: the trained clock, which the network is shown.
     progress: `a`, or the time on the path for `PathStates`.
     masks: `m`; not used by `PathStates`.
-    unmask_weight: of the row's token loss.
-    insert_weight: of the row's gap loss.
+    unmask_weight: weight of the row's token loss.
+    insert_weight: weight of the row's gap loss.
   """
 
   key: Key[Array, " B"]
@@ -88,7 +88,7 @@ class StateLaw(Protocol):
     frozen: Bool[Array, " L"],
     open_gaps: Bool[Array, " L+1"],
   ) -> Noised:
-    """Makes one row's state; as `interpolant.noise`."""
+    """Makes one row's state and its truth; see `interpolant.noise`."""
     ...
 
 
@@ -131,7 +131,7 @@ class PathStates:
   def at(
     self, key: Key[Array, " B"], t: Float[Array, " B"], weight=1.0
   ) -> States:
-    """The states at given times; `weight` multiplies the hazards."""
+    """Makes the states at given times; `weight` multiplies the hazards."""
     return States(
       key=key,
       t=t,
@@ -142,7 +142,7 @@ class PathStates:
     )
 
   def noise(self, state, tokens, length, vocab, frozen, open_gaps) -> Noised:
-    """The joint interpolant's state of one row."""
+    """Makes the joint interpolant's state of one row."""
     (L,) = tokens.shape
     times = draw_times(state.key, self.interpolant, L)
     return noise(
@@ -225,7 +225,7 @@ class MixedStates:
   def shares(
     self, step: Int[Array, ""] | int
   ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The shares (full, blank) of the rows at a training step."""
+    """Computes the shares (full, blank) of the rows at a training step."""
     at = jnp.asarray(step, jnp.float32)
     steps = jnp.asarray(self.steps, jnp.float32)
     # Of two equal steps `interp` takes the later: the curriculum jumps there.
@@ -269,7 +269,7 @@ class MixedStates:
     )
 
   def noise(self, state, tokens, length, vocab, frozen, open_gaps) -> Noised:
-    """The state of one row with its progress and mask share."""
+    """Makes the state of one row with its progress and mask share."""
     (L,) = tokens.shape
     insertion_key, mask_key = jax.random.split(state.key)
     arrival = jax.random.uniform(insertion_key, (L,))

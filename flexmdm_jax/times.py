@@ -1,10 +1,9 @@
-"""Where on [0, 1] the integrand of the bound is evaluated.
+"""Times on [0, 1] at which the integrand of the bound is evaluated.
 
 The hazards grow like 1 / (1 - t), so an estimate from uniform times has few,
 huge terms: with linear schedules its variance is infinite. Times drawn more
 densely near 1, `t = 1 - (1 - u)^exponent`, and weighted by `dt/du` have the
-same mean; at exponent 2 the variance is finite. WORKSPACE.md has what was
-measured.
+same mean; at exponent 2 the variance is finite.
 """
 
 from typing import NamedTuple
@@ -29,7 +28,7 @@ def importance_times(
   exponent: float = EXPONENT,
   breaks: tuple[float, ...] = (),
 ) -> Times:
-  """The times at which a uniform variable `u` lands, with their weights.
+  """Maps uniform quantiles to times, with their weights.
 
   Args:
     u: quantiles in [0, 1).
@@ -53,7 +52,7 @@ def importance_times(
 def stratified_times(
   key: Key[Array, ""], num: int, exponent: float = EXPONENT
 ) -> Times:
-  """One time in each of `num` strata of equal probability, in order.
+  """Draws one time in each of `num` strata of equal probability, in order.
 
   Args:
     key: a PRNG key.

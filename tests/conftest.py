@@ -26,13 +26,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # imported, so it precedes the first import of the library.
 CHECKED = (
   "alignment",
+  "chunked_loss",
   "gap_laws",
   "interpolant",
   "likelihood",
   "losses",
   "models",
   "prediction",
-  "sampling.choices",
+  "sampling.canvas",
+  "sampling.chain",
+  "sampling.draws",
+  "sampling.methods",
   "times",
 )
 jaxtyping.install_import_hook(

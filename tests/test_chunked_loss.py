@@ -8,8 +8,9 @@ from jax.extend.core import jaxprs_in_params
 
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
-from flexmdm_jax.losses import mask_nats_in_chunks
+from flexmdm_jax.chunked_loss import mask_nats_in_chunks
 from flexmdm_jax.prediction import Features
+from flexmdm_jax.rows import Rows
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import Diffusion
 
@@ -56,7 +57,7 @@ def parameters(*extras):
 def batch():
   tokens = jax.random.randint(jax.random.key(1), (B, L), 1, 10)
   length = jnp.array([10, 7, 1, 0])
-  return dict(
+  return Rows(
     tokens=jnp.where(jnp.arange(L) < length[:, None], tokens, VOCAB.pad),
     length=length,
     frozen=jnp.zeros((B, L), bool).at[1, :2].set(True),
@@ -65,8 +66,9 @@ def batch():
 
 
 def loss(params, chunk, targets, dense=False):
+  gap_loss = "law" if "gap_logits" in params else "phi"
   objective = Diffusion(
-    PathStates(INTERPOLANT), VOCAB, targets, loss_chunk=chunk
+    PathStates(INTERPOLANT), VOCAB, targets, gap_loss, loss_chunk=chunk
   )
   drawn = objective.draw(jax.random.key(2), B)
   denoiser = Linear(params)

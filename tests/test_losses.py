@@ -165,18 +165,28 @@ def test_mdm_has_no_insertion_term():
   assert float(terms.unmask) == pytest.approx(4 * math.log(6))
 
 
+def law_nats(law, noised):
+  unread = jnp.full(6, jnp.nan)
+  return losses.gap_nats(unread, noised, gap_loss="law", law=law)
+
+
 def test_gap_law_by_hand():
   # Counts 0, 1, 2 with probabilities 1/4, 1/4, 1/2; the counts are 2, 0, 1.
   logits = jnp.tile(jnp.log(jnp.array([1.0, 1.0, 2.0])), (6, 1))
-  nats = losses.gap_law_nats(Categorical(logits), NOISED)
+  nats = law_nats(Categorical(logits), NOISED)
   assert float(nats) == pytest.approx(math.log(2) + 2 * math.log(4))
 
 
 def test_gap_law_scores_what_it_cannot_count_as_its_last_count():
   noised = NOISED._replace(gaps=jnp.array([9, 0, 1, 0, 0, 0]))
   logits = jnp.tile(jnp.log(jnp.array([1.0, 3.0])), (6, 1))
-  nats = losses.gap_law_nats(Categorical(logits), noised)
+  nats = law_nats(Categorical(logits), noised)
   assert float(nats) == pytest.approx(2 * math.log(4 / 3) + math.log(4))
+
+
+def test_a_law_that_is_not_predicted_is_refused():
+  with pytest.raises(fm.InputError, match="gap_loss='law' needs"):
+    losses.unweighted_terms(prediction(), NOISED, gap_loss="law")
 
 
 def test_damped_gaps_have_the_same_zero_and_a_bounded_gradient():
@@ -184,7 +194,9 @@ def test_damped_gaps_have_the_same_zero_and_a_bounded_gradient():
   noised = NOISED._replace(gaps=gaps, open_gaps=jnp.ones(6, bool))
 
   def gradient(log_gaps):
-    return jax.grad(lambda x: losses.gap_nats(x, noised, damped=True))(log_gaps)
+    return jax.grad(lambda x: losses.gap_nats(x, noised, gap_loss="damped"))(
+      log_gaps
+    )
 
   truth = jnp.log(jnp.maximum(gaps.astype(jnp.float32), 1e-6))
   np.testing.assert_allclose(gradient(truth), 0.0, atol=1e-5)
@@ -205,5 +217,5 @@ def test_losses_are_float32_for_bfloat16_predictions():
   assert terms.unmask.dtype == terms.insert.dtype == jnp.float32
   # Summed in float32: bfloat16 would round 4 log 6 at the third digit.
   assert float(terms.unmask) == pytest.approx(4 * math.log(6))
-  term = losses.gap_law_nats(half.law, NOISED)
+  term = law_nats(half.law, NOISED)
   assert term.dtype == jnp.float32

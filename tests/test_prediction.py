@@ -8,7 +8,13 @@ import numpy as np
 
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
-from flexmdm_jax.prediction import forbid_mask
+from flexmdm_jax.prediction import (
+  as_pytree,
+  features_or_prediction,
+  forbid_mask,
+  ignores_padding,
+  insert_rates,
+)
 
 VOCAB = fm.Vocab(size=4, mask=2, pad=3)
 # Hazards at t = 0.5: 2 x 2 for insertion, 3 x 2 for unmasking.
@@ -61,3 +67,39 @@ def test_forbid_mask_conditions_on_another_token():
   np.testing.assert_allclose(law, [0.5, 0.25, 0, 0.25], rtol=1e-6)
   uniform = jax.nn.softmax(forbid_mask(jnp.zeros((2, 4)), VOCAB))
   assert float(uniform[1, 0]) == math.fsum([uniform[1, 1]])
+
+
+def test_insert_rates_are_those_of_the_rates():
+  rates = fm.rates(predict(), TOKENS, LENGTH, T, INTERPOLANT, VOCAB)
+  ours = insert_rates(predict().log_gaps, T, INTERPOLANT)
+  np.testing.assert_array_equal(ours[: int(LENGTH) + 1], rates.insert[:3])
+
+
+class Capable:
+  """A denoiser with all that one may have."""
+
+  ignores_padding = True
+
+  def __call__(self, tokens, length, t):
+    return predict()
+
+  def features(self, tokens, length, t):
+    return predict()
+
+
+def test_what_a_denoiser_can_do_beyond_predicting():
+  def plain(tokens, length, t):
+    return predict()
+
+  capable = Capable()
+  assert features_or_prediction(capable) == capable.features
+  assert features_or_prediction(plain) is plain
+  assert ignores_padding(capable) and not ignores_padding(plain)
+
+
+def test_a_plain_function_becomes_a_pytree():
+  wrapped = as_pytree(lambda tokens, length, t: predict())
+  assert not jax.tree.leaves(wrapped)
+  assert wrapped(TOKENS, LENGTH, T).token_logits.shape == (4, 4)
+  partly = jax.tree_util.Partial(lambda x, *_: x, T)
+  assert as_pytree(partly) is partly

@@ -17,11 +17,8 @@ from experiments.configs import (
 from flexmdm_jax import paths, schedules
 from flexmdm_jax.dryrun.report import ShapesOnly, run_without_data
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.runs import (
-  Run,
-  abstract_params,
-  num_parameters,
-)
+from flexmdm_jax.models.parameters import abstract_params, num_parameters
+from flexmdm_jax.runs import Run
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import partition
 from flexmdm_jax.vocab import Vocab
@@ -173,6 +170,53 @@ def test_missing_key_is_named():
   config = settings()
   del config["sampler"]
   with pytest.raises(InputError, match="no key 'sampler'"):
+    Run.from_config(config)
+
+
+def test_unknown_section_is_named():
+  with pytest.raises(InputError, match="unknown setting 'noise' of the config"):
+    Run.from_config(settings(noise={}))
+  with pytest.raises(InputError, match="unknown setting 'rows' of mesh"):
+    Run.from_config(settings(mesh={"rows": 1}))
+
+
+def without_sampler(config):
+  del config["sampler"]
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    without_sampler,
+    lambda config: config.update(noise="linear"),
+    lambda config: config["train"].update(old=1),
+    lambda config: config["mesh"].update(rows=1),
+  ],
+)
+def test_directory_of_another_version_is_refused(tmp_path, change):
+  config = settings()
+  change(config)
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  with pytest.raises(InputError, match="made by another version") as error:
+    Run.from_workdir(tmp_path)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("head", ["distribution", "binned"])
+def test_a_head_that_predicts_a_law_is_trained_on_it(head):
+  config = settings(maze_quickstart)
+  config["train"]["states"]["law"] = "path"
+  config["train"]["gap_loss"] = "phi"
+  config["model"]["gap_head"] = "log_rate"
+  assert not Run.from_config(config).objective.bound_names
+  config["model"]["gap_head"] = head
+  objective = Run.from_config(config).objective
+  assert objective.gap_loss == "law"
+  # The loss is then no bound, even on the path's own states.
+  assert objective.bound_names == ("bound_unmask", "bound_insert")
+  config["model"]["gap_head"] = "log_rate"
+  config["train"]["gap_loss"] = "law"
+  with pytest.raises(InputError, match=r"train\.gap_loss='law' needs a gap"):
     Run.from_config(config)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from experiments.starts import parse_start
+from experiments.common.starts import parse_start
 
 VOCAB = fm.Vocab(size=5, mask=3, pad=4)
 

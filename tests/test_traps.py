@@ -2,7 +2,7 @@
 
 The checks run on ours and, where it is short, on the trap. Elsewhere:
   6  unmasking times truncated in time: tests/test_schedules.py.
-  9  a sampler that waits for the host: tests/sampling/test_sampler.py,
+  9  a sampler that waits for the host: tests/sampling/test_loop.py,
      test_no_exchange_with_the_host.
   10 a resume that loses the EMA, the optimiser or its place in the data:
      tests/training.
@@ -21,7 +21,7 @@ import pytest
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
 from flexmdm_jax.kernels import insert_unmask as kernel
-from flexmdm_jax.sampling import choices
+from flexmdm_jax.sampling import draws
 from flexmdm_jax.schedules import Linear, Power
 from tests.exact import VOCAB, quick_jit
 
@@ -119,8 +119,8 @@ def test_3_confidence_is_of_probabilities():
 
   def first(logits):
     keys = jax.random.split(jax.random.key(0), 2)
-    drawn = choices.draw_tokens(keys, logits, 1.0, 1.0)
-    return int(jnp.argmax(choices.confidence("top_prob", drawn)))
+    drawn = draws.draw_tokens(keys, logits, 1.0, 1.0)
+    return int(jnp.argmax(draws.confidence("top_prob", drawn)))
 
   assert first(logits) == 0
   assert first(jax.nn.softmax(logits)) == 1
@@ -145,7 +145,7 @@ def test_5_no_more_is_revealed_than_is_masked():
   score = jnp.array([0.9, 0.3, 0.8, 0.1])
 
   def ours(count):
-    return choices.most_confident(masked, score, jnp.int32(count), jnp.int32(4))
+    return draws.most_confident(masked, score, jnp.int32(count))
 
   def trap(count):
     score_of_masks = jnp.where(masked, score, -jnp.inf)

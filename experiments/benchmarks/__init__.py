@@ -1,1 +1,1 @@
-"""What `experiments.benchmark` times; a module a suite."""
+"""Measurements of `experiments.benchmark`; each suite is a module."""

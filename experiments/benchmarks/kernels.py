@@ -1,4 +1,4 @@
-"""Kernels against the device's own roofs, and against XLA's version."""
+"""Benchmark of kernels, against the device's roofs and XLA's versions."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from flexmdm_jax.kernels.token_sample import token_sample
 
 
 def unfused(hidden, unembed, num_rows, key_data, *, temperature):
-  """What one writes without a kernel: all logits, in float32, in memory."""
+  """Samples tokens without a kernel: all logits are in memory, in float32."""
   del num_rows  # its cost does not follow the rows that are wanted
   key = jax.random.wrap_key_data(key_data)
   logits = jnp.matmul(hidden, unembed, preferred_element_type=jnp.float32)
@@ -34,7 +34,7 @@ def insert_unmask_xla(*args, **kwargs):
   return insert_unmask(*args, implementation="reference", **kwargs)
 
 
-# By kernel: ours, XLA's, the table of shapes.
+# Our function, XLA's and the table of shapes, by kernel.
 KERNELS = {
   "insert_unmask": (insert_unmask, insert_unmask_xla, insert_specs),
   "token_sample": (token_sample, unfused, token_specs),
@@ -47,14 +47,14 @@ def measure(
   """Times kernels for their tables' shapes.
 
   Args:
-    names: of `KERNELS`.
+    names: names out of `KERNELS`.
     shapes: names in the kernels' tables; None for all.
-    repeats: of each measurement.
+    repeats: number of runs of each measurement.
 
   Returns:
     The device's measured limits, and a row for each kernel and shape: seconds
-    of ours and of XLA's, bytes and operations that cannot be saved, the time
-    that they take at the limits as a share of ours, and temporary memory.
+    of our function and of XLA's, bytes and operations that cannot be saved, the
+    time that they take at the limits as a share of ours, and temporary memory.
   """
   limits = device_limits(jnp.bfloat16, repeats)
   rows = []

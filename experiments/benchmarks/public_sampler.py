@@ -1,4 +1,4 @@
-"""The public sampler's algorithm, ported as it stands: what ours is held to.
+"""Port of the public sampler's algorithm, to compare ours with.
 
 Every step pays for `max_length` positions: full logits in float32, a Poisson
 count for each pair of position and token, a scatter of insertions; then the
@@ -59,7 +59,7 @@ def sample(
   vocab: Vocab,
   steps: int,
 ) -> jax.Array:
-  """Samples from `tokens` i32[B, L] on, in so many steps; i32[B, L]."""
+  """Samples from the state `tokens` i32[B, L] on, in `steps` steps."""
   for i in range(steps):
     tokens, has_masks = _step(
       jax.random.fold_in(key, i),

@@ -1,4 +1,4 @@
-"""The sampler against its dense path, the public algorithm and its floors.
+"""Benchmark of the sampler, against its dense path, a port and its floors.
 
 A call of the network must read its blocks' weights, and multiply each token
 that is there with them. The sum over calls of the former at the measured
@@ -22,15 +22,17 @@ from experiments.benchmarks.timing import (
   median_seconds,
 )
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.rows import empty_start
-from flexmdm_jax.runs import num_parameters
-from flexmdm_jax.sampling.loop import SamplerConfig, sample
+from flexmdm_jax.sampling import SamplerConfig, sample
+
+BASELINES = ("dense", "port")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Steered:
-  """A denoiser whose samples end at about `wanted` tokens, at its own cost."""
+  """Denoiser whose samples end at about `wanted` tokens, at its own cost."""
 
   inner: ModelDenoiser
   wanted: jax.Array
@@ -50,12 +52,12 @@ class Steered:
 
 
 def call_dense(denoiser, *args):
-  """Logits at every position: what a denoiser without `features` gives."""
+  """Predicts logits at every position, as without `features`."""
   return denoiser(*args)
 
 
 def samplers(model, denoiser, B, steps, buckets):
-  """By name, a function of the wanted length that draws B samples."""
+  """Makes samplers by name: functions of the wanted length, for B rows."""
   start = empty_start(B, model.max_length, model.vocab)
   key = jax.random.key(0)
   fixed = (shapes.INTERPOLANT, model.vocab)
@@ -83,12 +85,12 @@ def samplers(model, denoiser, B, steps, buckets):
 
 
 def floors(denoiser, trace, limits) -> dict[str, float]:
-  """Seconds that the network's calls take at least.
+  """Least seconds of the network's calls, by each limit of the device.
 
   Args:
-    denoiser: its parameters.
-    trace: of the samples; every step is taken to call the network.
-    limits: see `device_limits`.
+    denoiser: a denoiser, for the sizes of its parameters.
+    trace: trace of the samples; every step is taken to call the network.
+    limits: rates of the device, see `device_limits`.
   """
   flat = traverse_util.flatten_dict(denoiser.params)
   blocks = {path: x for path, x in flat.items() if path[0] == "blocks"}
@@ -115,17 +117,17 @@ def measure(
   baselines: list[str],
   sweep: bool,
 ) -> dict[str, Any]:
-  """Times of whole samples that end at a quarter of L, and at L.
+  """Times whole samples that end at a quarter of L, and at L.
 
   Args:
-    shape: see `shapes.make_model`.
-    max_length: L, else the shape's.
-    batch_size: B, else the shape's.
-    steps: network calls.
-    repeats: of each measurement.
-    buckets: of the sampler; None for its own.
-    baselines: of "dense" and "port".
-    sweep: also times ours by length, steps and batch.
+    shape: name of the model, see `shapes.make_model`.
+    max_length: L; None for the shape's.
+    batch_size: B; None for the shape's.
+    steps: numbers of network calls.
+    repeats: number of runs of each measurement.
+    buckets: lengths of the sampler's canvases; None for its own.
+    baselines: samplers to compare with, out of `BASELINES`.
+    sweep: also time ours by length, steps and batch.
   """
   model, B = shapes.make_model(shape, max_length, batch_size)
   L = model.max_length
@@ -171,7 +173,7 @@ def measure(
 
 
 def _sweep(model, denoiser, B, steps, repeats, buckets):
-  """Seconds of our sampler by mean length, steps and batch, one at a time."""
+  """Times our sampler by mean length, steps and batch, one at a time."""
   L = model.max_length
 
   def seconds(share=0.5, steps=steps, B=B):

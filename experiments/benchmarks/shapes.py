@@ -1,4 +1,4 @@
-"""The models that are timed, by name."""
+"""Models to time, by name."""
 
 import flax.linen as nn
 import jax
@@ -19,14 +19,14 @@ SHAPES = ("golden", "small", "175m", "llada_8b")
 def make_model(
   shape: str, max_length: int | None, batch_size: int | None
 ) -> tuple[DiT | Transformer, int]:
-  """(model, batch size): those of the shape, but for what is given.
+  """Makes (model, batch size) of a shape, with other sizes where given.
 
   Args:
     shape: "golden", the tiny model of the parity tests; "small", the
       quickstart's; "175m", the paper's OpenWebText model; "llada_8b", the
       retrofitted LLaDA with its updates merged, 16 GB in bfloat16.
-    max_length: L.
-    batch_size: B.
+    max_length: L; None for the shape's.
+    batch_size: B; None for the shape's.
 
   Raises:
     InputError: an unknown shape.
@@ -62,7 +62,7 @@ def make_model(
 
 
 def random_denoiser(model: DiT | Transformer) -> ModelDenoiser:
-  """The model with random weights, its heads' and gates' included."""
+  """Makes a denoiser of random weights, heads and gates included."""
   tokens = jnp.zeros((1, model.max_length), jnp.int32)
 
   def init(key):

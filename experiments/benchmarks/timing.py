@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 
 def median_seconds(run: Callable[[], Any], repeats: int) -> float:
-  """Median time of `run`, which returns arrays, after a warm-up."""
+  """Measures the median time of `run`, which returns arrays, once warm."""
   return compare({"run": run}, repeats)["run"]
 
 
 def compare(
   runs: Mapping[str, Callable[[], Any]], repeats: int
 ) -> dict[str, float]:
-  """Median times of several calls, warm, measured in turns.
+  """Measures the median times of several calls, warm and in turns.
 
   Every other round goes through them backwards, so that what drifts, such as
   a clock that heats up, falls on all alike.
@@ -35,7 +35,7 @@ def compare(
 
 
 def device_limits(dtype: Any, repeats: int) -> dict[str, float]:
-  """Measured rates of this device, the roofs of a roofline.
+  """Measures rates of this device, the roofs of a roofline.
 
   Returns:
     `copy_bytes_per_second`, bytes read and written by a large copy; and

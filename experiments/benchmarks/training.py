@@ -1,4 +1,4 @@
-"""One update of the training step, and what each addition to it costs."""
+"""Benchmark of the training step, and the cost of each addition to it."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments.benchmarks import shapes
 from experiments.benchmarks.timing import compare, median_seconds
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.runs import num_parameters
+from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -33,10 +33,10 @@ def measure(
   more, and is timed in turns with the base.
 
   Args:
-    shape: see `shapes.make_model`.
-    max_length: L, else the shape's.
-    batch_size: B, else the shape's.
-    repeats: of each measurement.
+    shape: name of the model, see `shapes.make_model`.
+    max_length: L; None for the shape's.
+    batch_size: B; None for the shape's.
+    repeats: number of runs of each measurement.
   """
   model, B = shapes.make_model(shape, max_length, batch_size)
   L = model.max_length
@@ -51,18 +51,23 @@ def measure(
   gap_head = getattr(model, "gap_head", None)
   path = Diffusion(PathStates(shapes.INTERPOLANT), model.vocab)
   aligned = dataclasses.replace(path, targets="aligned")
+  law = dataclasses.replace(path, gap_loss="law")
   mixed = dataclasses.replace(
     path, states=MixedStates(shapes.INTERPOLANT), gap_loss="damped"
   )
-  # What is compared: the network, the objective, and what it measures beside.
+  # Each variant: the network, the objective, and how often the bound is taken.
   variants = {
     "sampled": (model, path, _NEVER),
     "aligned": (model, aligned, _NEVER),
     "mixed": (model, mixed, _NEVER),
     "mixed, bound at every step": (model, mixed, 1),
     **{
-      f"gap_head={head}": (model.clone(gap_head=head), path, _NEVER)
-      for head in ("log_rate", "binned", "negative_binomial")
+      f"gap_head={head}": (model.clone(gap_head=head), objective, _NEVER)
+      for head, objective in (
+        ("log_rate", path),
+        ("binned", law),
+        ("negative_binomial", law),
+      )
       if head != gap_head
     },
   }

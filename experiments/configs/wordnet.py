@@ -7,7 +7,7 @@
     --config.data.tokenizer_folder=gpt2_bpe [--config.method=mdm]
 
 As `shakespeare`, on other files. To expect: 5.8 bits a token for FlexMDM and
-the MDM, 4.2 for the autoregressive model; see README.md.
+the MDM, 4.2 for the autoregressive model; see docs/results.md.
 """
 
 from experiments.configs import shakespeare

@@ -1,5 +1,5 @@
-"""Data: the toy tasks, their preparation, and the input pipeline.
+"""Data: documents, tokenizers, records, mixtures and the input pipeline.
 
-`builders` imports tensorflow_datasets, which takes seconds: import it where it
+`synthetic` imports tensorflow_datasets, which takes seconds: import it where it
 is used, never here.
 """

@@ -20,16 +20,16 @@ def cached_folder(
   recipe: Any,
   write: Callable[[pathlib.Path], None],
 ) -> pathlib.Path:
-  """The folder of prepared data, written unless it is there already.
+  """Returns the folder of prepared data, written unless it is there already.
 
-  It is written beside its place and renamed at the end: what an interrupted
-  preparation left is never read, and of several at once the first to finish
-  wins.
+  It is written beside its place and renamed at the end: the rest of an
+  interrupted preparation is never read, and of several at once the first to
+  finish wins.
 
   Args:
-    root: where data sets are kept.
-    kind: of data, a folder in `root`.
-    recipe: all that decides the content, as JSON has it; its hash is the name.
+    root: folder of all data sets.
+    kind: kind of data, a folder in `root`.
+    recipe: all that decides the content, JSON-ready; its hash is the name.
     write: fills an empty folder.
 
   Raises:
@@ -69,7 +69,7 @@ def writable(folder: pathlib.Path) -> Iterator[None]:
 
 
 def damaged(folder: pathlib.Path) -> InputError:
-  """The error of a folder that is not as it was written."""
+  """Makes the error for a folder that is not as it was written."""
   return InputError(f"the data set in {folder} is damaged: remove that folder.")
 
 

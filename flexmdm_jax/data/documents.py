@@ -1,4 +1,4 @@
-"""Where text comes from: files of JSON lines, or a TFDS data set.
+"""Documents: text from files of JSON lines, or from a TFDS data set.
 
 A source yields documents, strings that are not blank. A row that holds none is
 skipped and counted by kind: "not_utf8", "not_json", "no_text" (the key is
@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 
 try:
   from compression import zstd  # Python 3.14
@@ -38,15 +38,15 @@ Skipped = collections.Counter
 
 
 class Source(abc.ABC):
-  """Documents, in an order that never changes."""
+  """Source of documents, in an order that never changes."""
 
   @abc.abstractmethod
   def fingerprint(self) -> str:
-    """A hash that changes whenever the documents do."""
+    """Hash that changes whenever the documents do."""
 
   @abc.abstractmethod
   def documents(self, skipped: Skipped) -> Iterator[str]:
-    """The documents; bad rows are added to `skipped`.
+    """Yields the documents; bad rows are added to `skipped`.
 
     Raises:
       InputError: the source cannot be read.
@@ -67,10 +67,10 @@ class Files(Source):
 
   @classmethod
   def find(cls, patterns: str, text_key: str = "text") -> "Files":
-    """The files of paths and glob patterns, separated by commas.
+    """Finds the files of paths and glob patterns, separated by commas.
 
     Raises:
-      InputError: one of them matches no file.
+      InputError: a path or pattern matches no file.
     """
     paths = []
     for pattern in patterns.split(","):
@@ -87,7 +87,7 @@ class Files(Source):
     return cls(tuple(paths), text_key)
 
   def fingerprint(self) -> str:
-    """A hash of the files' contents and the key; names do not count."""
+    """Hash of the files' contents and the key; names do not count."""
     digests = [self.text_key]
     for path in self.paths:
       with _readable(path), path.open("rb") as file:
@@ -95,7 +95,7 @@ class Files(Source):
     return _hash(digests)
 
   def documents(self, skipped: Skipped) -> Iterator[str]:
-    """The documents of all files; see `Source`."""
+    """Yields the documents of all files; see `Source`."""
     for row in self.rows(skipped):
       text, fault = check_text(row.get(self.text_key, _MISSING))
       if fault:
@@ -104,7 +104,7 @@ class Files(Source):
         yield text
 
   def rows(self, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """The objects of all files; lines that hold none are counted."""
+    """Yields the objects of all files; lines that hold none are counted."""
     for path in self.paths:
       with _readable(path), _open(path) as file:
         for line in file:
@@ -142,13 +142,12 @@ def _readable(path: pathlib.Path) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Tfds(Source):
-  """A split of a TFDS data set with a text feature; prepared if it is not.
+  """Split of a TFDS data set with a text feature; prepared if it is not.
 
   Attributes:
-    name: as `tfds.builder` takes it, or a folder that TFDS has prepared.
-    split: such as "train" or "train[:1%]".
+    name: a name for `tfds.builder`, or a folder that TFDS has prepared.
+    split: the split, such as "train" or "train[:1%]".
     text_key: the name of the feature.
-
   """
 
   name: str
@@ -157,10 +156,10 @@ class Tfds(Source):
 
   @classmethod
   def parse(cls, text: str, text_key: str = "text") -> "Tfds":
-    """The split that "NAME:SPLIT" names.
+    """Parses "NAME:SPLIT".
 
     Raises:
-      InputError: it is not of that form.
+      InputError: `text` has not that form.
     """
     match = re.fullmatch(r"(.+):([^:\[\]]+(\[[^\]]*\])?)", text.strip())
     if not match:
@@ -171,11 +170,11 @@ class Tfds(Source):
     return cls(match[1], match[2], text_key)
 
   def fingerprint(self) -> str:
-    """A hash of the data set's name, version and split, and of the key."""
+    """Hash of the data set's name, version and split, and of the key."""
     return _hash([self._builder().info.full_name, self.split, self.text_key])
 
   def documents(self, skipped: Skipped) -> Iterator[str]:
-    """The documents of the split; see `Source`."""
+    """Yields the documents of the split; see `Source`."""
     builder = self._builder()
     if self.text_key not in builder.info.features:
       raise InputError(
@@ -187,7 +186,7 @@ class Tfds(Source):
     except Exception as error:  # TFDS has no narrower one
       raise InputError(
         f"cannot read the split {self.split!r} of the TFDS data set"
-        f" {self.name!r} ({_first_line(error)}): it must exist, and be prepared"
+        f" {self.name!r} ({first_line(error)}): it must exist, and be prepared"
         " as array_record."
       ) from error
     for row in rows:
@@ -209,14 +208,14 @@ class Tfds(Source):
     except Exception as error:  # whatever a builder, or its download, raises
       raise InputError(
         f"cannot prepare the TFDS data set {self.name!r}"
-        f" ({_first_line(error)}): name one that TFDS knows, or a folder that"
+        f" ({first_line(error)}): name one that TFDS knows, or a folder that"
         " it has prepared."
       ) from error
     return builder
 
 
 def _read_line(line: bytes) -> tuple[dict[str, Any], str | None]:
-  """(object, None) of a line of JSON, or ({}, its fault)."""
+  """Parses a line of JSON to (object, None), or to ({}, fault)."""
   try:
     row = json.loads(line.decode("utf-8-sig"))
   except UnicodeDecodeError:
@@ -230,7 +229,7 @@ _MISSING = object()
 
 
 def check_text(value: Any) -> tuple[str, str | None]:
-  """(text, None) of a text or its bytes, or ("", its fault)."""
+  """Returns (text, None) for a text or its bytes, else ("", fault)."""
   if value is _MISSING:
     return "", "no_text"
   try:
@@ -245,7 +244,3 @@ def check_text(value: Any) -> tuple[str, str | None]:
 
 def _hash(content: Any) -> str:
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [repr(error)])[0][:200]

@@ -1,4 +1,4 @@
-"""The input pipeline: from stored records to batches of this process."""
+"""The input pipeline: from stored records to this process's batches."""
 
 import functools
 import itertools
@@ -16,17 +16,17 @@ from flexmdm_jax.rows import Rows, stack
 
 
 class BucketPlan:
-  """Which records make up each batch when batches are of like lengths.
+  """Plan of the records of each batch, for batches of like lengths.
 
-  A pure function of its arguments: every process, and every resumed run, finds
-  the same batches. In each epoch fewer than `batch_size` records are left out,
-  drawn uniformly, so that in the long run all are seen equally often; the
+  It is a pure function of its arguments: every process, and every resumed run,
+  finds the same batches. In each epoch fewer than `batch_size` records are left
+  out, drawn uniformly, so that in the long run all are seen equally often; the
   others come once. They are shuffled, sorted by bucket and cut into batches,
-  which come in a shuffled order. A batch that straddles two buckets is of the
-  longer one.
+  which come in a shuffled order. A batch that straddles two buckets belongs to
+  the longer one.
 
-  Of a mixture each epoch takes the records that are its turn, by weight; within
-  a bucket they keep their order, in which the sources take turns.
+  An epoch of a mixture takes the records whose turn it is, by weight; within a
+  bucket they keep their order, in which the sources take turns.
   """
 
   def __init__(
@@ -38,15 +38,15 @@ class BucketPlan:
     seed: int,
     order: Callable[[int, int], Int[np.ndarray, " N"]] | None = None,
   ):
-    """Plans.
+    """Plans the batches.
 
     Args:
-      lengths: tokens of each record.
+      lengths: number of tokens of each record.
       buckets: the lengths that the arrays of a batch may have, ascending.
-      batch_size: records of a batch, over all processes.
-      seed: of the order.
-      order: makes of the seed and an epoch the records to take in it; None for
-        a shuffle.
+      batch_size: number of records of a batch, over all processes.
+      seed: seed of the order.
+      order: makes, of the seed and an epoch, the records to take in the epoch;
+        None for a shuffle.
 
     Raises:
       InputError: `buckets` are empty or do not ascend, or a record is longer.
@@ -70,7 +70,10 @@ class BucketPlan:
     self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
 
   def batch(self, index: int) -> tuple[int, Int[np.ndarray, " B"]]:
-    """The length of batch `index` (from 0, on through the epochs), its rows."""
+    """Returns the length and the records of batch `index`.
+
+    The index counts from 0, on through the epochs.
+    """
     epoch, i = divmod(index, self.batches_per_epoch)
     with self._drawing:
       rows = self._epoch(epoch)[i]
@@ -92,7 +95,7 @@ class BucketPlan:
 
 
 def require_buckets(buckets: Sequence[int], max_length: int) -> None:
-  """Raises InputError unless lengths ascend from >= 1 to `max_length`."""
+  """Raises InputError unless buckets ascend from >= 1 to `max_length`."""
   ascending = all(a < b for a, b in itertools.pairwise(buckets))
   if not (buckets and 1 <= buckets[0] and ascending):
     raise InputError(
@@ -114,7 +117,7 @@ def make_loader(
   num_epochs: int | None = None,
   buckets: Sequence[int] = (),
 ) -> grain.DatasetIterator:
-  """Shuffled batches of examples, in another order every epoch.
+  """Makes shuffled batches of examples, in another order every epoch.
 
   Step n's global batch holds the same examples in the same rows, however many
   processes share it: each reads its own rows. Batches run on across
@@ -125,12 +128,13 @@ def make_loader(
   consecutive in its order, so the sources have their shares of each.
 
   Args:
-    source: records, by index; with buckets, `source.lengths` are their tokens.
+    source: records, by index; with buckets, `source.lengths` are their numbers
+      of tokens.
     encode: makes the example of a record.
-    batch_size: examples in a global batch, over all processes.
-    seed: of the order; at least 0.
-    rows: those of every global batch that this process reads; None is all.
-    num_epochs: passes over the records; None is for ever.
+    batch_size: number of examples in a global batch, over all processes.
+    seed: seed of the order; at least 0.
+    rows: rows of every global batch that this process reads; None is all.
+    num_epochs: number of passes over the records; None is for ever.
     buckets: lengths to crop examples to, ascending; none if empty. Examples
       must have open gaps, and be padded beyond their tokens.
 

@@ -1,4 +1,4 @@
-"""A mixture: records of several sources, drawn by their weights.
+"""Mixtures: records of several sources, drawn by their weights.
 
 Which source the n-th record of a run is from, and which of its records it is,
 depends on n, the weights and the seed alone: not on processes, batches or
@@ -27,14 +27,15 @@ _LONGEST_PATTERN = 1_000_000
 def parse_weights(
   weights: Mapping[str, float], setting: str = "data.mixture"
 ) -> dict[str, int]:
-  """The weights as whole numbers without a common divisor.
+  """Converts weights to whole numbers without a common divisor.
 
   Args:
-    weights: by name of the source; decimal fractions, of any sum.
-    setting: what an error calls the sources.
+    weights: weights by name of the source; decimal fractions, of any sum.
+    setting: name of the sources in an error.
 
   Returns:
-    The records of each source in a pattern; sources of weight 0 are left out.
+    Number of records of each source in a pattern; sources of weight 0 are left
+    out.
 
   Raises:
     InputError: a weight is negative or no number, all are 0, or the pattern
@@ -71,11 +72,11 @@ def parse_weights(
 
 
 class Mixture(Sequence):
-  """The records of all sources, one source after the other.
+  """Sequence of the records of all sources, one source after the other.
 
   Attributes:
-    names: of the sources, sorted.
-    lengths: int32[N], the tokens of each record.
+    names: names of the sources, sorted.
+    lengths: int32[N], the number of tokens of each record.
   """
 
   def __init__(
@@ -85,7 +86,7 @@ class Mixture(Sequence):
 
     Args:
       sources: records by name; none is empty, each has `lengths`.
-      counts: what `parse_weights` returned; of the same names.
+      counts: output of `parse_weights`, with the same names.
     """
     self.names = tuple(sorted(sources))
     self._sources = [sources[name] for name in self.names]
@@ -109,7 +110,7 @@ class Mixture(Sequence):
     return self._sources[i][index - int(self._begins[i])]
 
   def epoch(self, seed: int, epoch: int) -> Int[np.ndarray, " N"]:
-    """Indices of the records that epoch `epoch` draws, in order.
+    """Draws the indices of the records of epoch `epoch`, in order.
 
     An epoch is as many records as there are. A source with more than its share
     of them takes several epochs to be seen, one with less is seen several
@@ -128,13 +129,13 @@ class Mixture(Sequence):
     return rows
 
   def _drawn(self, i: int, n: int) -> int:
-    """How many of the first n records of the mixture are from source i."""
+    """Number of records from source i among the first n of the mixture."""
     patterns, rest = divmod(n, len(self._pattern))
     part = int(np.count_nonzero(self._pattern[:rest] == i))
     return patterns * self._counts[i] + part
 
   def _draw(self, seed: int, i: int, start: int, stop: int) -> np.ndarray:
-    """The draws from `start` to `stop` of source i, through its epochs."""
+    """Draws `start` to `stop` of source i, through its epochs."""
     size = self._sizes[i]
     epochs = range(start // size, -(-stop // size))
     # The last word is not 0: NumPy takes [a, b] and [a, b, 0] for one seed.
@@ -147,10 +148,11 @@ class Mixture(Sequence):
     return np.concatenate(orders)[start - epochs[0] * size :][: stop - start]
 
   def balanced(self) -> "Chosen":
-    """As many records as can be had by weight, none twice, for evaluation.
+    """Takes as many records as there are by weight, none twice.
 
-    The sources follow each other, each with records spread evenly over it, so
-    that records taken at even distances are by weight too.
+    It is for evaluation. The sources follow each other, each with records
+    spread evenly over it, so that records taken at even distances are by weight
+    too.
     """
     pairs = list(zip(self._sizes, self._counts, strict=True))
     size, count = min(pairs, key=lambda pair: fractions.Fraction(*pair))
@@ -162,10 +164,10 @@ class Mixture(Sequence):
 
 
 class Chosen(Sequence):
-  """Some records of a sequence.
+  """Sequence of some records of another sequence.
 
   Attributes:
-    lengths: int32[n], the tokens of each.
+    lengths: int32[n], the number of tokens of each record.
   """
 
   def __init__(self, records: Sequence[Any], rows: Int[np.ndarray, " n"]):

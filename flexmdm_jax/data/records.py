@@ -1,4 +1,4 @@
-"""Text data: documents become token records, prepared once.
+"""Token records: documents, tokenised and stored once.
 
 A document longer than the model is cut into pieces; each piece is a record.
 Splits are made of whole documents, so that no held-out document is trained on.
@@ -52,14 +52,14 @@ def split_text(
   white space at a cut belongs to neither piece.
 
   Args:
-    text: what to cut.
-    encode: its tokenizer.
-    max_length: the longest piece, in tokens.
-    long: "split" or "drop", what becomes of a long piece without a blank line.
+    text: text to cut.
+    encode: function that makes the ids of a text.
+    max_length: length of the longest piece, in tokens.
+    long: rule for a long piece without a blank line, "split" or "drop".
 
   Returns:
-    The pieces in order, each with its ids, and the number left out: a single
-    character that is too long is, whatever the rule.
+    The pieces in order, each with its ids, and the number of pieces left out: a
+    single character that is too long is, whatever the rule.
   """
   pieces, dropped = [], 0
   pending = [text]
@@ -83,7 +83,7 @@ _CUTS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s+"))
 
 
 def _cut(text: str, patterns: Sequence[re.Pattern]) -> tuple[int, int] | None:
-  """The place nearest the middle of the first pattern that occurs inside."""
+  """Finds the place nearest the middle of the first pattern that occurs."""
   for pattern in patterns:
     spans = [match.span() for match in pattern.finditer(text)]
     inside = [(a, b) for a, b in spans if 0 < a and b < len(text)]
@@ -93,13 +93,13 @@ def _cut(text: str, patterns: Sequence[re.Pattern]) -> tuple[int, int] | None:
 
 
 class TextRecords(Sequence):
-  """The records of a split, by index.
+  """Records of a split, by index.
 
   Each is a dict of `tokens` int32[n] and `characters`, their number in the
   text of the piece.
 
   Attributes:
-    lengths: int32[N], the tokens of each record.
+    lengths: int32[N], the number of tokens of each record.
   """
 
   def __init__(self, folder: pathlib.Path, split: str):
@@ -134,10 +134,10 @@ class TextRecords(Sequence):
 
 
 class TextSet:
-  """A prepared data set.
+  """Prepared data set of text.
 
   Attributes:
-    folder: where it lies.
+    folder: the folder that holds it.
     metadata: "tokenizer" (its fingerprint), "alphabet" (a `CharTokenizer`'s,
       else None), "max_length", "long" and, for each split in "splits",
       "documents", "records", "tokens", "characters", "unknown" (tokens that
@@ -149,10 +149,10 @@ class TextSet:
 
     Args:
       folder: the folder.
-      setting: what an error calls the settings of this text.
+      setting: name of this text's settings in an error.
 
     Raises:
-      InputError: it is damaged.
+      InputError: the folder is damaged.
     """
     self.folder = folder
     self._setting = setting
@@ -166,7 +166,7 @@ class TextSet:
       raise damaged(folder)
 
   def records(self, split: str) -> TextRecords:
-    """The records of a split.
+    """Opens the records of a split.
 
     Raises:
       InputError: there is no such split, or it is empty.
@@ -199,13 +199,13 @@ def prepare(
   others is left out, and counted as "duplicate".
 
   Args:
-    folder: where data sets are kept.
-    sources: by split; "train" at least.
-    tokenizer: of the text; None for a `CharTokenizer` of the characters that
-      the training documents have.
-    max_length: the longest record, in tokens.
-    long: see `split_text`.
-    setting: what an error calls the settings of these sources.
+    folder: folder in which data sets are kept.
+    sources: source of each split; "train" at least.
+    tokenizer: tokenizer of the text; None for a `CharTokenizer` of the
+      characters that the training documents have.
+    max_length: length of the longest record, in tokens.
+    long: rule for long pieces, see `split_text`.
+    setting: name of these sources' settings in an error.
 
   Raises:
     InputError: a setting is out of range, a source cannot be read or has no
@@ -278,7 +278,7 @@ def _write(folder, sources, tokenizer, max_length, long, setting) -> None:
 
 
 def _alphabet(sources: Mapping[str, Source], setting: str) -> set[str]:
-  """The characters of the training documents."""
+  """Collects the characters of the training documents."""
   skipped = collections.defaultdict(Skipped)
   characters = set()
   for split, text in _documents(sources, skipped):
@@ -292,7 +292,7 @@ def _alphabet(sources: Mapping[str, Source], setting: str) -> set[str]:
 def _documents(
   sources: Mapping[str, Source], skipped: Mapping[str, Skipped]
 ) -> Iterator[tuple[str, str]]:
-  """Pairs of split and document; what is left out is counted by split."""
+  """Yields pairs (split, document); counts what is left out, by split."""
   if sources.keys() == {"train"}:
     for text in sources["train"].documents(skipped["train"]):
       yield content_split(b"text" + text.encode()), text
@@ -312,7 +312,7 @@ def _documents(
 
 
 class _Writer:
-  """Writes the records of one split, and what is known of each."""
+  """Writer of the records of one split, their lengths and characters."""
 
   def __init__(self, folder: pathlib.Path, split: str):
     self._folder, self._split = folder, split
@@ -334,7 +334,7 @@ class _Writer:
       self._unknown += ids.count(unknown)
 
   def close(self) -> dict[str, int]:
-    """Completes the files; returns the split's totals."""
+    """Completes the files and returns the split's totals."""
     with writable(self._folder.parent):
       self._records.close()
     for name in ("lengths", "characters"):
@@ -361,7 +361,7 @@ def _no_documents(
 
 
 def report_skipped(skipped: Mapping[str, Skipped]) -> str:
-  """What was skipped, in one line."""
+  """Lists the numbers of skipped rows by split and kind, in one line."""
   return "; ".join(
     f"{split}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     for split, kinds in skipped.items()

@@ -8,7 +8,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def content_split(content: bytes) -> str:
-  """The split that owns `content`: 80 % train, 10 % validation, 10 % test.
+  """Returns the split of `content`: 80 % train, 10 % validation, 10 % test.
 
   It depends on nothing else: not on a seed, an order or a number of examples,
   so that two data sets of any settings agree on it.

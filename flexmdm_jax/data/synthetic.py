@@ -30,7 +30,7 @@ def require_positive(config, *names: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps TFDS's progress bars and warnings off the terminal; not errors."""
+  """Keeps TFDS's progress bars and warnings off the terminal, but no error."""
   logger = logging.getLogger("absl")
   level = logger.level
   logger.setLevel(logging.ERROR)
@@ -45,7 +45,7 @@ def _quiet() -> Iterator[None]:
 
 
 class SyntheticBuilder(tfds.core.GeneratorBasedBuilder):
-  """A data set that is computed, not downloaded."""
+  """Builder of a data set that is computed, not downloaded."""
 
   VERSION = tfds.core.Version("1.0.0")
   # No checksums: in looking for their file, TFDS 4.9.10 imports
@@ -53,23 +53,23 @@ class SyntheticBuilder(tfds.core.GeneratorBasedBuilder):
   url_infos = None
 
   def __init__(self, *, config: tfds.core.BuilderConfig, data_dir):
-    """`data_dir` is the folder in which TFDS makes a folder a data set."""
+    """Makes a builder; in `data_dir` each data set gets a folder."""
     with _quiet():  # it warns of every config that is not in a fixed list
       super().__init__(config=config, data_dir=data_dir)
 
 
 class SequenceBuilder(SyntheticBuilder):
-  """Sequences and nothing else; records hold `tokens` int32[n].
+  """Builder of a data set of sequences; records hold `tokens` int32[n].
 
   Attributes:
-    about: what `DatasetInfo` tells in words.
+    about: fields of `DatasetInfo` that describe the data set in words.
   """
 
   about: ClassVar[Mapping[str, str]]
 
   @abc.abstractmethod
   def _sequences(self, split: str, count: int) -> Iterable[np.ndarray]:
-    """The `count` sequences of a split, int32[n] each."""
+    """Computes the `count` sequences of a split, int32[n] each."""
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -90,7 +90,7 @@ class SequenceBuilder(SyntheticBuilder):
 
 
 def num_examples(config: tfds.core.BuilderConfig, split: str) -> int:
-  """How many examples of a split a config asks for."""
+  """Number of examples of a split that a config asks for."""
   return config.num_train if split == "train" else config.num_eval
 
 
@@ -144,7 +144,7 @@ def prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
 def open_split(
   builder: tfds.core.GeneratorBasedBuilder, split: str
 ) -> Sequence[dict[str, np.ndarray]]:
-  """The records of a split, in an order that never changes, for Grain.
+  """Opens the records of a split, in an order that never changes, for Grain.
 
   Args:
     builder: a builder whose data set is prepared.
@@ -170,7 +170,11 @@ def open_split(
 def prepared_split(
   builder: tfds.core.GeneratorBasedBuilder, split: str
 ) -> Sequence[dict[str, np.ndarray]]:
-  """As `open_split`, after `prepare`; raises as both do."""
+  """Opens the records of a split, after preparing the data set if needed.
+
+  Raises:
+    InputError: `prepare` or `open_split` refuses.
+  """
   prepare(builder)
   return open_split(builder, split)
 

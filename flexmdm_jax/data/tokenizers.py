@@ -18,13 +18,13 @@ from flexmdm_jax.vocab import Vocab
 
 
 class Tokenizer(abc.ABC):
-  """Text to ids and back.
+  """Tokenizer: text to ids and back.
 
   Attributes:
-    vocab: the id space. Of n ids of our own the mask is n and the pad n + 1; a
-      pretrained model's are where it has them.
-    fingerprint: hash of all that decides what a text's ids are.
-    unknown: the id of what cannot be written; None if everything can.
+    vocab: the id space. With n ids of our own the mask is n and the pad n + 1;
+      a pretrained model's are where it has them.
+    fingerprint: hash of all that decides a text's ids.
+    unknown: id of text that cannot be written; None if all text can.
   """
 
   vocab: Vocab
@@ -32,15 +32,15 @@ class Tokenizer(abc.ABC):
   unknown: int | None
 
   def encode(self, text: str) -> list[int]:
-    """The ids of a text; never a mask or a pad, whatever the text says."""
+    """Encodes a text; never as a mask or a pad, whatever the text says."""
     return self.encode_batch([text])[0]
 
   @abc.abstractmethod
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text."""
+    """Encodes each text."""
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of some ids.
+    """Decodes ids to a text.
 
     Ids that are no text are written out, a mask as [MASK] and a pad as [PAD]:
     a finished sample has none, so a reader should see them.
@@ -61,20 +61,20 @@ class Tokenizer(abc.ABC):
     )
 
   def _mark(self, id_: int) -> str | None:
-    """How an id that is no text is written; None for one that is."""
+    """Returns the mark of an id that is no text; None for one that is."""
     marks = {self.vocab.mask: "[MASK]", self.vocab.pad: "[PAD]"}
     return marks.get(id_)
 
   @abc.abstractmethod
   def _decode(self, ids: list[int]) -> str:
-    """The text of ids that are text."""
+    """Decodes ids that are text."""
 
 
 class CharTokenizer(Tokenizer):
-  """One id a character; those it does not know share the id `unknown`."""
+  """Tokenizer with one id a character, and one for all unknown characters."""
 
   def __init__(self, characters: Iterable[str]):
-    """`characters` are those to know, in any order.
+    """Makes the tokenizer of some characters, in any order.
 
     Raises:
       InputError: there are none, or one is not a single character.
@@ -91,7 +91,7 @@ class CharTokenizer(Tokenizer):
     self.fingerprint = _hash("char", self.characters)
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text."""
+    """Encodes each text."""
     return [[self._ids.get(c, self.unknown) for c in text] for text in texts]
 
   def _decode(self, ids):
@@ -99,7 +99,7 @@ class CharTokenizer(Tokenizer):
 
 
 class GPT2Tokenizer(Tokenizer):
-  """GPT-2's byte-level BPE, or one in its format: it can write every text.
+  """GPT-2's byte-level BPE, or one in its format; it can write every text.
 
   With all merges the ids are the file's own (GPT-2: 50,257, so V = 50,259);
   the text "<|endoftext|>" is text like any other. Keeping only the first
@@ -114,7 +114,7 @@ class GPT2Tokenizer(Tokenizer):
     Args:
       folder: holds encoder.json and vocab.bpe, as OpenAI published them, or
         vocab.json and merges.txt, or tokenizer.json, as Hugging Face has them.
-      merges: how many merges to keep; None for all.
+      merges: number of merges to keep; None for all.
 
     Raises:
       InputError: the package `tokenizers` is not installed, the files are
@@ -150,7 +150,7 @@ class GPT2Tokenizer(Tokenizer):
     self.fingerprint = _hash("gpt2", sorted(ids, key=ids.get), pairs)
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text, on all cores."""
+    """Encodes each text, on all cores."""
     return [encoding.ids for encoding in self._bpe.encode_batch(list(texts))]
 
   def _decode(self, ids):
@@ -158,7 +158,7 @@ class GPT2Tokenizer(Tokenizer):
 
 
 class FolderTokenizer(Tokenizer):
-  """The tokenizer of a pretrained model, from its Hugging Face folder.
+  """Tokenizer of a pretrained model, from its Hugging Face folder.
 
   Ids are the model's own, and so is the size of its vocabulary, which may be
   larger than the tokenizer's (LLaDA's 126,464 are). What text says is text,
@@ -182,7 +182,7 @@ class FolderTokenizer(Tokenizer):
       mask: the mask's id; by default `mask_token_id` or `mask_token`.
       pad: the pad's id; by default `pad_token_id` or `pad_token`, else the end
         of text, `eos_token_id` or `eos_token`.
-      size: of the model's vocabulary; by default `embedding_size` or
+      size: size of the model's vocabulary; by default `embedding_size` or
         `vocab_size` of config.json, else the ids there are.
 
     Raises:
@@ -260,7 +260,7 @@ class FolderTokenizer(Tokenizer):
     )
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text, on all cores."""
+    """Encodes each text, on all cores."""
     encodings = self._tokenizer.encode_batch(
       list(texts), add_special_tokens=False
     )
@@ -277,14 +277,14 @@ class FolderTokenizer(Tokenizer):
 
 
 def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
-  """The tokenizer of files that a config names.
+  """Loads the tokenizer of the files that a config names.
 
   Args:
-    data: the config's; "tokenizer" is "gpt2" or "folder", `TextTask` explains
-      the others.
+    data: the config's section `data`; "tokenizer" is "gpt2" or "folder",
+      `TextTask` explains the others.
 
   Raises:
-    InputError: no folder is given, or as the tokenizer.
+    InputError: no folder is given, or the tokenizer refuses it.
   """
   folder = data["tokenizer_folder"]
   if folder is None:
@@ -315,7 +315,7 @@ def _import_tokenizers() -> Any:
 
 
 def _load(tokenizers, content: dict[str, Any], path: pathlib.Path) -> Any:
-  """The tokenizer of a parsed tokenizer.json."""
+  """Makes the tokenizer of a parsed tokenizer.json."""
   try:
     return tokenizers.Tokenizer.from_str(json.dumps(content))
   except Exception as error:  # the package raises nothing narrower
@@ -325,7 +325,7 @@ def _load(tokenizers, content: dict[str, Any], path: pathlib.Path) -> Any:
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  """The object in a file of JSON; empty if there is no file."""
+  """Reads the object in a file of JSON; empty if there is no file."""
   try:
     content = json.loads(path.read_text("utf-8"))
     if not isinstance(content, dict):
@@ -340,7 +340,7 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _vocab(n: int) -> Vocab:
-  """The id space of n ids of text."""
+  """Makes the id space of n ids of text, a mask and a pad."""
   return Vocab(size=n + 2, mask=n, pad=n + 1)
 
 
@@ -351,7 +351,7 @@ def _hash(*content: object) -> str:
 def _read_bpe(
   folder: pathlib.Path,
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-  """The ids of the tokens, and the merges in order."""
+  """Reads the ids of the tokens, and the merges in order."""
   pairs_of_files = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
   try:
     for vocab_name, merges_name in pairs_of_files:

@@ -1,1 +1,1 @@
-"""What a step costs on devices that are not here."""
+"""Dry runs: what a step costs on devices that are not here."""

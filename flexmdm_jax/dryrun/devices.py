@@ -8,19 +8,19 @@ import re
 import jax
 from jax.experimental import topologies
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-  """One chip. Rates are peaks, a second.
+  """One chip and its peak rates, in units per second.
 
   Attributes:
-    flops: of dense bfloat16 matrix products.
-    hbm_bytes: of memory.
-    hbm_rate: bytes read or written.
+    flops: operations of dense bfloat16 matrix products.
+    hbm_bytes: size of the memory.
+    hbm_rate: bytes read from or written to the memory.
     link_rate: bytes sent to the devices of its group, over all its links.
-    group: devices that such links join.
+    group: number of devices that such links join.
     far_rate: bytes sent beyond the group.
   """
 
@@ -52,7 +52,7 @@ _FORMS = (
   " gpu:h100:16 (h100 or h200, and their number)"
 )
 
-# What libtpu asks of a machine without a TPU.
+# Variables that libtpu needs on a machine without a TPU.
 _TPU_ENVIRONMENT = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",
@@ -65,10 +65,10 @@ class Topology:
   """Devices to compile for.
 
   Attributes:
-    kind: of the devices, a key of `DEVICES`.
-    devices: as many as there are; of another kind where that cannot be compiled
-      here.
-    compiled_for: what they are.
+    kind: kind of the devices, a key of `DEVICES`.
+    devices: the devices to compile for, as many as the topology has; CPU
+      devices where those of `kind` cannot be compiled for here.
+    compiled_for: kind of the devices to compile for.
   """
 
   kind: str
@@ -81,7 +81,7 @@ class Topology:
 
 
 def topology(name: str) -> Topology:
-  """The topology of that name.
+  """Makes the topology `name`.
 
   GPUs need JAX's CUDA plugin, but no GPU. Without it, the program is compiled
   for as many fake CPU devices: it is partitioned alike, and its arguments take
@@ -89,7 +89,7 @@ def topology(name: str) -> Topology:
   and has no fused attention.
 
   Args:
-    name: as "v5p:2x2x4" or "gpu:h100:16".
+    name: a name such as "v5p:2x2x4" or "gpu:h100:16".
 
   Raises:
     InputError: there is no such topology, or libtpu is not installed.
@@ -99,10 +99,10 @@ def topology(name: str) -> Topology:
     return _gpus(gpu[1], int(gpu[2]))
   kind = name.partition(":")[0]
   if kind not in _TPUS or not re.fullmatch(r"\w+:\d+(x\d+){1,2}", name):
-    raise InputError(f"--topology={name} is unknown: there are {_FORMS}.")
+    raise InputError(f"topology={name} is unknown: there are {_FORMS}.")
   if importlib.util.find_spec("libtpu") is None:
     raise InputError(
-      f"--topology={name} needs libtpu: pip install 'flexmdm_jax[tpu]'."
+      f"topology={name} needs libtpu: pip install 'flexmdm_jax[tpu]'."
     )
   for key, value in _TPU_ENVIRONMENT.items():
     os.environ.setdefault(key, value)
@@ -110,18 +110,18 @@ def topology(name: str) -> Topology:
     found = topologies.get_topology_desc(platform="tpu", topology_name=name)
   except Exception as error:  # whatever libtpu makes of a wrong shape
     raise InputError(
-      f"--topology={name} is none that libtpu knows"
-      f" ({str(error).splitlines()[0]}): there are {_FORMS}."
+      f"topology={name} is none that libtpu knows"
+      f" ({first_line(error)}): there are {_FORMS}."
     ) from error
   return Topology(kind, list(found.devices), found.devices[0].device_kind)
 
 
 def _gpus(kind: str, number: int) -> Topology:
-  """GPUs in nodes of eight, or what stands for them."""
+  """Topology of GPUs in nodes of eight, or of CPU devices in their place."""
   node = DEVICES[kind].group
   if number > node and number % node:
     raise InputError(
-      f"--topology=gpu:{kind}:{number}: more than {node} are whole nodes, so"
+      f"topology=gpu:{kind}:{number}: more than {node} are whole nodes, so"
       f" their number must be a multiple of {node}."
     )
   plugins = [f"jax_cuda{version}_plugin" for version in (12, 13)]
@@ -140,7 +140,7 @@ def _gpus(kind: str, number: int) -> Topology:
   return Topology(kind, list(found.devices), found.devices[0].device_kind)
 
 
-# What XLA asks of a GPU: properties that CUDA reports of H100 and H200.
+# Properties that XLA needs of a GPU, as CUDA reports them of H100 and H200.
 _HOPPER = """
 gpu_device_info {{
   threads_per_block_limit: 1024

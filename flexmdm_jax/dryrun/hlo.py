@@ -1,4 +1,4 @@
-"""Collective operations of a compiled program, from its text."""
+"""Collective operations of a compiled program, found in its text."""
 
 import dataclasses
 import math
@@ -47,10 +47,10 @@ class Collective:
   """Runs of one kind of collective over groups of one size, in a step.
 
   Attributes:
-    kind: as XLA calls it.
-    group: devices that take part in one.
-    count: how often a device takes part.
-    bytes: that a device sends, by rings: of an array of n bytes whole,
+    kind: XLA's name of the collective.
+    group: number of devices that take part in one.
+    count: number of times that a device takes part.
+    bytes: bytes that a device sends, by rings: for an array of n bytes whole,
       `n (g - 1) / g` to gather or to scatter it, twice that to reduce it.
   """
 
@@ -61,14 +61,14 @@ class Collective:
 
 
 def collectives(text: str, num_devices: int) -> list[Collective]:
-  """What the devices of a program send in one run of it.
+  """Counts the collectives of one run of a program, and their bytes.
 
-  Loops count as often as they are known to run, else once; of the branches of
-  a conditional the one that sends most.
+  Loops count as often as they are known to run, else once; a conditional
+  counts as its branch that sends most.
 
   Args:
-    text: `compiled.as_text()`.
-    num_devices: those of the program.
+    text: the program, `compiled.as_text()`.
+    num_devices: number of devices of the program.
   """
   bodies, entry = _computations(text)
   seen: dict[str, dict] = {}
@@ -120,7 +120,7 @@ def collectives(text: str, num_devices: int) -> list[Collective]:
 
 
 def _computations(text):
-  """({name: lines}, name of the entry)."""
+  """Splits a program into ({name: lines}, name of the entry)."""
   bodies, entry, current = {}, None, None
   for line in text.splitlines():
     match = _COMPUTATION.match(line)
@@ -134,7 +134,7 @@ def _computations(text):
 
 
 def _trip_count(line, bodies):
-  """How often a loop runs: as XLA notes it, or as its counter tells; else 1.
+  """Number of turns of a loop, from XLA's note or its counter; else 1.
 
   A counter starts at 0, and its condition is `counter < constant`.
   """
@@ -151,7 +151,7 @@ def _trip_count(line, bodies):
 
 
 def _definitions(lines):
-  """{name: (operation, operands, line)}, the root's under "ROOT" as well."""
+  """Parses {name: (operation, operands, line)}, with the root at "ROOT"."""
   found = {}
   for line in lines:
     match = _DEFINITION.match(line)
@@ -166,14 +166,14 @@ def _definitions(lines):
 
 
 def _bound(condition):
-  """The constant that a condition's counter is compared with, or 1."""
+  """Constant that a condition's counter is compared with, or 1."""
   _, operands, _ = condition.get("ROOT", ("", [], ""))
   bounds = [_constant(condition, name) for name in operands]
   return next((bound for bound in bounds if bound is not None), 1)
 
 
 def _stride(condition, body):
-  """What a turn adds to the counter; 1 where that cannot be seen."""
+  """Number that a turn adds to the counter; 1 where it cannot be seen."""
   _, operands, _ = condition.get("ROOT", ("", [], ""))
   _, outputs, _ = body.get("ROOT", ("", [], ""))
   lines = (condition.get(name, ("", [], ""))[2] for name in operands)
@@ -192,7 +192,7 @@ def _stride(condition, body):
 
 
 def _constant(definitions, name):
-  """The integer of a constant, or None."""
+  """Value of an integer constant, or None."""
   operation, _, line = definitions.get(name, ("", [], ""))
   value = re.search(r"constant\((\d+)\)", line)
   return int(value[1]) if operation == "constant" and value else None
@@ -212,7 +212,7 @@ def _group_size(line, num_devices):
 
 
 def _sent(operation, shape, group):
-  """Bytes that a device sends in one collective of these outputs."""
+  """Bytes that a device sends in one collective with the outputs `shape`."""
   sizes = [
     _WIDTHS.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n)
     for kind, dims in _ARRAY.findall(shape)

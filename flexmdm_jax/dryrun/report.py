@@ -14,8 +14,9 @@ from flexmdm_jax.dryrun import hlo, roofline
 from flexmdm_jax.dryrun.devices import Topology
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.models.parameters import boxed_params
 from flexmdm_jax.rows import empty_start
-from flexmdm_jax.runs import Run, boxed_params
+from flexmdm_jax.runs import Run
 from flexmdm_jax.sampling.loop import sample
 from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.training import partition
@@ -27,7 +28,7 @@ from flexmdm_jax.vocab import Vocab
 
 @dataclasses.dataclass(frozen=True)
 class ShapesOnly:
-  """A task without data: what a model and a step are made of."""
+  """Task without data: the shapes that a model and a step are made of."""
 
   vocab: Vocab
   max_length: int
@@ -36,9 +37,9 @@ class ShapesOnly:
 
 
 def run_without_data(config: dict[str, Any]) -> Run:
-  """The run of a config whose data need not be here.
+  """Makes the run of a config, without data where it has a `model.vocab`.
 
-  That is so where the config states the model's `vocab`.
+  Without that setting, the data are needed to know the vocabulary.
   """
   vocab = config["model"].get("vocab")
   if vocab is None:
@@ -56,12 +57,12 @@ def train_report(
   is left out: it needs less memory than the step itself.
 
   Args:
-    run: see `run_without_data`.
+    run: the run, see `run_without_data`.
     topology: the devices.
-    weak_scaling: add the table.
+    weak_scaling: add a table for more and more copies of the devices.
 
   Returns:
-    A JSON-ready report; bytes are of one device.
+    A JSON-ready report; bytes are those of one device.
 
   Raises:
     InputError: the layout does not fit the devices, or the program their
@@ -128,14 +129,14 @@ def sample_report(
   whole; the network over `tensor`.
 
   Args:
-    run: see `run_without_data`.
+    run: the run, see `run_without_data`.
     topology: the devices.
-    batch_size: rows.
+    batch_size: number of rows.
 
   Returns:
-    A JSON-ready report; bytes are of one device. Its prediction is of calls at
-    the full length, which is an upper bound: rows start empty. Collectives in
-    loops whose length depends on the rows count once.
+    A JSON-ready report; bytes are those of one device. Its prediction takes
+    all calls at the full length, which is an upper bound: rows start empty.
+    Collectives in loops whose length depends on the rows count once.
 
   Raises:
     InputError: the layout does not fit the devices or the rows, or the program
@@ -203,9 +204,9 @@ def sample_report(
 
 
 def sampling_params(run: Run, mesh: Mesh) -> partition.Params:
-  """Abstract parameters for sampling: split over `tensor` only.
+  """Makes abstract parameters for sampling: split over `tensor` only.
 
-  Those that are trained are float32, as checkpoints have them.
+  Trained parameters are float32, as checkpoints have them.
   """
   rules = run.layout.rules
   whole = {
@@ -227,7 +228,7 @@ def sampling_params(run: Run, mesh: Mesh) -> partition.Params:
 def compiled_for(
   topology: Topology, lowered: jax.stages.Lowered
 ) -> jax.stages.Compiled:
-  """Compiles; what does not fit the memory is an InputError."""
+  """Compiles a program; InputError if it does not fit the memory."""
   try:
     return lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -236,13 +237,13 @@ def compiled_for(
     raise InputError(
       f"the program does not fit {topology.kind}"
       f" ({topology.device.hbm_bytes / 1e9:.0f} GB): take fewer rows, more"
-      " devices, or --config.model.remat=full. XLA says:"
+      " devices, or set model.remat=full. XLA says:"
       f" {str(error).splitlines()[0][:300]}"
     ) from error
 
 
 def about(topology: Topology) -> dict[str, Any]:
-  """What the devices are."""
+  """Describes the devices of a topology."""
   return dict(
     kind=topology.kind,
     number=len(topology.devices),
@@ -252,7 +253,7 @@ def about(topology: Topology) -> dict[str, Any]:
 
 
 def fits(report: dict[str, Any], topology: Topology) -> bool:
-  """Whether the program fits the devices' memory."""
+  """Returns whether the program fits the devices' memory."""
   return report["bytes_per_device"]["peak"] <= topology.device.hbm_bytes
 
 
@@ -273,7 +274,10 @@ def abstract_batch(
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
-  """Bytes of one device; arguments that are donated are outputs too."""
+  """Bytes that a program takes on one device, by use; and their peak.
+
+  Donated arguments are outputs too.
+  """
   found = compiled.memory_analysis()
   parts = dict(
     arguments=found.argument_size_in_bytes,
@@ -303,7 +307,7 @@ def by_kind(sent: list[hlo.Collective]) -> dict[str, float]:
 def masked_share(run: Run, rows: int = 256) -> float:
   """Mean share of masks among a row's L positions, at the end of training.
 
-  Of rows of L tokens, at the states that the model is trained on.
+  Rows have L tokens, and the states are those that the model is trained on.
   """
   objective = run.objective
   if isinstance(objective, Autoregressive):

@@ -29,32 +29,32 @@ from flexmdm_jax.dryrun.devices import Device
 from flexmdm_jax.dryrun.hlo import Collective
 from flexmdm_jax.training import partition
 
-# Of the peak, large bfloat16 matrix products: our assumption. Public reports of
-# whole training steps are at 50 to 60 %.
+# Share of the peak that large bfloat16 matrix products reach: our assumption.
+# Public reports of whole training steps are at 50 to 60 %.
 MATMUL_SHARE = 0.7
-# Blocks read and write their activations about so often a pass, in 16 bits.
+# Times that a block reads or writes its activations in a pass, in 16 bits.
 _PASSES = 3
-# Inputs that are not tokens, or looked up and not multiplied.
+# Parameters that are multiplied once a row, or looked up and not multiplied.
 _PER_ROW = ("embed", "time", "modulation")
 _HEADS = ("head", "vocab_head")
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What one training step does, over all devices.
+  """Work of one training step, over all devices.
 
   Attributes:
-    parameters: of the model.
-    trainable: of them.
-    tokens: positions of the batch.
-    forward_flops: of the forward pass.
-    model_flops: of the step, as the file says.
-    hardware_flops: with what is computed again.
-    memory_bytes: to and from memory that do not depend on the mesh:
+    parameters: number of parameters of the model.
+    trainable: number of parameters that training changes.
+    tokens: number of positions of the batch.
+    forward_flops: operations of the forward pass.
+    model_flops: operations of the step, without those that are repeated.
+    hardware_flops: operations of the step, with those that are repeated.
+    memory_bytes: bytes to and from memory that do not depend on the mesh:
       activations.
-    weight_bytes: of the weights as they are used, 16 bits.
-    state_bytes: of what the optimiser reads and writes.
-    gradient_bytes: float32 gradients.
+    weight_bytes: size of the weights in the 16 bits in which they are used.
+    state_bytes: bytes that the optimiser reads and writes.
+    gradient_bytes: size of the float32 gradients.
   """
 
   parameters: int
@@ -75,12 +75,12 @@ def work_of(
   batch_size: int,
   masked: float,
 ) -> Work:
-  """Counts the work of a step of a model.
+  """Counts the work of a training step of a model.
 
   Args:
     model: a `DiT` or a `Transformer`.
-    abstract: shapes of its parameters.
-    batch_size: rows of a batch.
+    abstract: shapes of the model's parameters.
+    batch_size: number of rows of a batch.
     masked: share of positions whose logits are computed.
   """
   flat = traverse_util.flatten_dict(abstract)
@@ -132,7 +132,7 @@ def work_of(
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """Seconds of a step, by what takes them, and what follows."""
+  """Seconds of a step by cause, and the rates that follow from them."""
 
   compute_seconds: float
   memory_seconds: float
@@ -151,14 +151,14 @@ def predict(
   shards: int,
   link_seconds: float,
 ) -> Prediction:
-  """The time of a step.
+  """Predicts the time of a step.
 
   Args:
-    work: of the step.
-    device: each.
-    num_devices: of the mesh.
-    shards: devices over which parameters are split.
-    link_seconds: what collectives take, if nothing hides it.
+    work: work of the step.
+    device: kind of each device.
+    num_devices: number of devices of the mesh.
+    shards: number of devices over which parameters are split.
+    link_seconds: time of the collectives, if nothing hides it.
   """
   compute = work.hardware_flops / (num_devices * device.flops * MATMUL_SHARE)
   # Each device reads all weights it multiplies with, two or three times.
@@ -185,13 +185,13 @@ def predict(
 def call_seconds(
   work: Work, device: Device, num_devices: int, shards: int
 ) -> float:
-  """The least time of a call of the network, its weights in 16 bits.
+  """Least time of a call of the network, with weights in 16 bits.
 
   Args:
-    work: of a training step with as many rows.
-    device: each.
-    num_devices: over which the rows or the network are split.
-    shards: devices over which the network is split.
+    work: work of a training step with as many rows.
+    device: kind of each device.
+    num_devices: number of devices over which rows or network are split.
+    shards: number of devices over which the network is split.
   """
   compute = work.forward_flops / (num_devices * device.flops * MATMUL_SHARE)
   num_bytes = (
@@ -205,9 +205,10 @@ def link_seconds(
 ) -> float:
   """Time of a program's collectives, one after another.
 
-  Those of groups that fit in one group of devices use its links. Of larger
-  meshes, a group that has as many members as there are device groups is taken
-  to be across them (the data axis comes first), as one larger than a group is.
+  Collectives within one group of devices use its links. On larger meshes, a
+  collective with as many members as there are device groups is taken to be
+  across them (the data axis comes first), and so is one with more members than
+  a group has.
   """
   groups = max(num_devices // device.group, 1)
   total = 0.0
@@ -224,17 +225,17 @@ def weak_scaling(
   seconds: float,
   largest: int = 4096,
 ) -> list[dict[str, float]]:
-  """Steps on more and more copies of a mesh, with as many rows a device each.
+  """Predicts steps on more copies of a mesh, with as many rows a device.
 
-  What a copy does stays; gradients are then summed over the copies by rings, at
+  A copy's work stays; gradients are then summed over the copies by rings, at
   the links' rate within a group of devices and at the far rate between. Nothing
   of that is hidden, and no device is slower than another.
 
   Args:
-    work: of the mesh that was compiled.
-    device: each.
-    mesh: sizes of its axes.
-    seconds: of its step.
+    work: work of the mesh that was compiled.
+    device: kind of each device.
+    mesh: sizes of the mesh's axes.
+    seconds: time of the mesh's step.
     largest: number of devices of the last row.
 
   Returns:

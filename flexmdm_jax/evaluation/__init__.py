@@ -1,1 +1,1 @@
-"""Judging samples: planning, length laws, pictures."""
+"""Evaluations of trained runs, and the tables that compare methods."""

@@ -1,26 +1,99 @@
-"""Samples judged as text, by a scorer: perplexity and MAUVE.
+"""Generative perplexity: samples judged as text by a scorer, and MAUVE.
 
 A perplexity says little alone: a model that repeats itself has a low one. Read
 it beside that of held-out data under the same scorer, and beside the entropy
 and the lengths of the samples.
 """
 
+import dataclasses
 import importlib.metadata
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation.scorers import Scores
+from flexmdm_jax.evaluation.evaluation import Evaluation
+from flexmdm_jax.evaluation.lengths import (
+  draw_lengths,
+  import_figures,
+  lengths_of,
+)
+from flexmdm_jax.evaluation.samples import read_or_make, sequences_of
+from flexmdm_jax.evaluation.scorers import Scorer, Scores
 from flexmdm_jax.metrics.diversity import distinct_n, unigram_entropy
+from flexmdm_jax.metrics.lengths import length_report
 
 # MAUVE takes one cluster for ten texts, and at least two clusters.
 MIN_MAUVE_TEXTS = 20
 
 
+@dataclasses.dataclass(frozen=True)
+class GenerativePerplexity(Evaluation):
+  """Perplexity of samples under a scorer, beside that of held-out data.
+
+  The two are reported alike, see `text_report`; the perplexities stand on top.
+
+  Attributes:
+    scorer: the language model that scores.
+    mauve: whether to compute MAUVE too.
+    samples: a file that `experiments.sample` wrote, to be judged whole in place
+      of new samples; None makes one for each record.
+    plots: folder in which to draw lengths.png and perplexity_by_length.png;
+      None draws nothing.
+
+  Raises:
+    InputError: `mauve` needs a package that is missing.
+  """
+
+  scorer: Scorer
+  mauve: bool = False
+  samples: str | pathlib.Path | None = None
+  plots: str | pathlib.Path | None = None
+
+  def __post_init__(self):
+    if self.mauve:
+      import_mauve()  # is it there? before any work
+
+  def __call__(self, run, denoiser, records, key, batch_size=256):
+    task = run.task
+    if task.to_text([]) is None:
+      raise InputError(
+        "generative_perplexity needs text, but this run is on"
+        f" {run.config['data']['name']}."
+      )
+    made, truncated = read_or_make(
+      self.samples, run, denoiser, records, key, batch_size
+    )
+    true = sequences_of(records)
+    scores, reports = {}, {}
+    for name, sequences in (("samples", made), ("data", true)):
+      texts = [task.to_text(sequence) for sequence in sequences]
+      scores[name] = self.scorer.score(texts, features=self.mauve)
+      reports[name] = text_report(sequences, texts, scores[name])
+    result = {
+      "perplexity": reports["samples"]["perplexity"],
+      "perplexity_data": reports["data"]["perplexity"],
+      **length_report(lengths_of(made), lengths_of(true), task.max_length),
+      "truncated": truncated,
+      **reports,
+      "scorer": self.scorer.describe(),
+    }
+    if self.mauve:
+      result["mauve"] = mauve_of_scores(scores["data"], scores["samples"])
+    if self.plots is not None:
+      draw_lengths(self.plots, true, {task.method: made})
+      import_figures().plot_perplexity_by_length(
+        pathlib.Path(self.plots) / "perplexity_by_length.png",
+        reports["data"]["by_length"],
+        {task.method: reports["samples"]["by_length"]},
+      )
+    return result
+
+
 def perplexity(nats: Sequence[np.ndarray]) -> dict[str, float | int | None]:
-  """Perplexity of a set of texts.
+  """Computes the perplexity of a set of texts.
 
   Args:
     nats: for each text f32[number of its scored tokens], -log p of each, as
@@ -30,8 +103,8 @@ def perplexity(nats: Sequence[np.ndarray]) -> dict[str, float | int | None]:
     `perplexity`: exp(nats of all texts / scored tokens of all texts).
     `perplexity_stderr`: its standard error over texts, of the ratio by the
       delta method; None with fewer than two texts.
-    `mean_text_perplexity`, `median_text_perplexity`: of exp(nats / tokens) of
-      each text; the mean is ruled by a few odd texts.
+    `mean_text_perplexity`, `median_text_perplexity`: mean and median over texts
+      of exp(nats / tokens); the mean is ruled by a few odd texts.
     `scored_texts`, `scored_tokens`.
     All perplexities are None if nothing was scored.
   """
@@ -61,7 +134,7 @@ def perplexity(nats: Sequence[np.ndarray]) -> dict[str, float | int | None]:
 
 
 def perplexity_by_length(nats: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-  """Perplexity of the texts of like length.
+  """Computes the perplexity of the texts of like length.
 
   Args:
     nats: as for `perplexity`.
@@ -84,12 +157,14 @@ def perplexity_by_length(nats: Sequence[np.ndarray]) -> list[dict[str, Any]]:
 def text_report(
   sequences: Sequence[Sequence[int]], texts: Sequence[str], scores: Scores
 ) -> dict[str, Any]:
-  """A set of texts in numbers, JSON-ready; the same for samples and data.
+  """Describes a set of texts in numbers, JSON-ready.
+
+  It is the same for samples and data.
 
   Args:
-    sequences: of N texts, the ids in the vocabulary of the model.
+    sequences: N texts as ids in the vocabulary of the model.
     texts: the same as text.
-    scores: of the texts.
+    scores: what a scorer says of the texts.
 
   Returns:
     counts: `texts`, `empty_texts`, which no perplexity sees, and `cut_texts`,
@@ -108,7 +183,7 @@ def text_report(
 
 
 def mauve_of_scores(data: Scores, samples: Scores) -> dict[str, Any]:
-  """`mauve_score` of the first N texts of both that have features.
+  """Computes `mauve_score` from the first N texts of both with features.
 
   N is the smaller number of the two, as MAUVE compares sets of one size. A
   model that makes empty texts may leave too few: then `mauve` and `mauve_star`
@@ -135,17 +210,17 @@ def mauve_score(
   scaling_factor: float = 5.0,
   seed: int = 25,
 ) -> dict[str, Any]:
-  """MAUVE between two sets of texts, from features of a scorer.
+  """Computes MAUVE between two sets of texts, from features of a scorer.
 
   The number depends on the scorer, on N and on the buckets: compare only under
   the same. Its authors advise a few thousand texts on either side.
 
   Args:
-    p_features: f32[N, D] of the data, as `scorers.Scores.features`.
-    q_features: f32[N, D] of the samples.
+    p_features: f32[N, D], features of the data, as `scorers.Scores` has them.
+    q_features: f32[N, D], features of the samples.
     num_buckets: clusters of the features; if None N / 10, the authors' choice.
-    scaling_factor: their constant c.
-    seed: of the clustering.
+    scaling_factor: the authors' constant c.
+    seed: seed of the clustering.
 
   Returns:
     `mauve` and, smoothed, `mauve_star`, in [0, 1], 1 for the same law;
@@ -188,11 +263,15 @@ def mauve_score(
 
 
 def import_mauve() -> Any:
-  """The package mauve; InputError if it is missing. It imports torch."""
+  """Imports the package mauve, and so torch.
+
+  Raises:
+    InputError: it is missing.
+  """
   try:
     import mauve
   except ImportError as error:
     raise InputError(
-      f"--mauve needs the package {error.name}: pip install -e '.[mauve]'."
+      f"mauve needs the package {error.name}: pip install -e '.[mauve]'."
     ) from error
   return mauve

@@ -1,4 +1,4 @@
-"""A trained autoregressive run of this package as a scorer of text."""
+"""A trained autoregressive run as a scorer of text, and the choice of one."""
 
 import functools
 import pathlib
@@ -18,31 +18,30 @@ from flexmdm_jax.runs import Run
 class RunScorer:
   """Scores texts with the run of a work directory.
 
-  Its first token is scored, as a run knows where a text begins; so is the end.
+  The first token of a text is scored, as a run knows where one begins; so is
+  the end.
   """
 
   def __init__(self, workdir: str | pathlib.Path, *, batch_size: int = 64):
     """Loads the run's newest EMA parameters.
 
     Args:
-      workdir: of a run with `method=autoregressive` on text.
+      workdir: directory of a run with `method=autoregressive` on text.
       batch_size: texts at once; changes nothing but the memory and the speed.
 
     Raises:
       InputError: it holds no such run, or no readable checkpoint.
     """
-    self._experiment = Run.from_workdir(workdir)
-    if not self._experiment.task.causal:
+    self._run = Run.from_workdir(workdir)
+    if not self._run.task.causal:
       raise InputError(
-        f"--scorer={workdir} is a run of {self._experiment.task.method}: give"
-        " one with --config.method=autoregressive."
+        f"scorer={workdir} is a run of {self._run.task.method}: give one with"
+        " method=autoregressive."
       )
-    self._step, denoiser = self._experiment.restore(workdir)
+    self._step, denoiser = self._run.restore(workdir)
     self._batch_size = batch_size
     self._nats = jax.jit(
-      functools.partial(
-        next_token_nats, denoiser, vocab=self._experiment.task.vocab
-      )
+      functools.partial(next_token_nats, denoiser, vocab=self._run.task.vocab)
     )
 
   def score(self, texts: Sequence[str], features: bool = False) -> Scores:
@@ -53,10 +52,10 @@ class RunScorer:
     """
     if features:
       raise InputError(
-        "--mauve needs the features of a Hugging Face scorer: give one as"
-        " --scorer."
+        "mauve needs features, which a run of this package does not give: take"
+        " a Hugging Face scorer."
       )
-    task = self._experiment.task
+    task = self._run.task
     room = task.max_length - 1
     rows = [task.encode_text(text) for text in texts]
     truncated = np.array([len(row) > room for row in rows], bool)
@@ -71,23 +70,23 @@ class RunScorer:
     return Scores(nats, truncated, None)
 
   def describe(self) -> dict[str, Any]:
-    """The run's config and step; see `scorers.Scorer`."""
+    """Tells the run's config and step; see `scorers.Scorer`."""
     return {
       "scorer": "autoregressive run",
       "train_steps": self._step,
-      "config": self._experiment.config,
+      "config": self._run.config,
       "first_token": "scored",
       "end": "scored",
     }
 
 
 def load_scorer(name: str, **options: Any) -> Scorer:
-  """The scorer that `--scorer` names.
+  """Loads a scorer by its name.
 
   Args:
     name: a work directory of this package, a model of the Hugging Face hub, its
       folder, or a GGUF file.
-    **options: of `HuggingFaceScorer`; a run has none but `batch_size`.
+    **options: options of `HuggingFaceScorer`; a run has `batch_size` alone.
 
   Raises:
     InputError: as `RunScorer` and `HuggingFaceScorer`.
@@ -97,7 +96,7 @@ def load_scorer(name: str, **options: Any) -> Scorer:
     given = {key for key, value in options.items() if value is not None}
     if surplus := sorted(given - {"batch_size"}):
       raise InputError(
-        f"--scorer={name} is a run of this package, which takes no"
+        f"scorer={name} is a run of this package, which takes no"
         f" {', '.join(surplus)}: leave it out."
       )
     return RunScorer(name, batch_size=options.get("batch_size") or 64)

@@ -1,4 +1,4 @@
-"""The samples that an evaluation judges: made now, or read from a file."""
+"""Records to evaluate on, and the samples that an evaluation judges."""
 
 import json
 import pathlib
@@ -13,11 +13,14 @@ from flexmdm_jax.models.denoiser import ModelDenoiser
 from flexmdm_jax.runs import Run
 from flexmdm_jax.vocab import Vocab
 
+# Held-out records of a data set, as `Task.records` has them.
+Records = Sequence[Mapping[str, Any]]
+
 
 def held_out(
   run: Run, num: int, split: str = "test"
 ) -> list[Mapping[str, Any]]:
-  """`num` records of a split, or all there are if fewer.
+  """Takes `num` records of a split, or all there are if fewer.
 
   They are spread evenly over it, as its order may mean something.
   """
@@ -26,24 +29,58 @@ def held_out(
   return [source[i * len(source) // num] for i in range(num)]
 
 
-def make_samples(
+def sequences_of(records: Records) -> list[list[int]]:
+  """Returns the tokens of each record."""
+  return [[int(token) for token in record["tokens"]] for record in records]
+
+
+def read_or_make(
+  path: str | pathlib.Path | None,
   run: Run,
-  denoiser: ModelDenoiser,
-  records: Sequence[Mapping[str, np.ndarray]],
+  denoiser: ModelDenoiser | None,
+  records: Records,
   key: Key[Array, ""],
   batch_size: int,
-) -> tuple[list[list[int]], float]:
-  """One sample for each record.
+) -> tuple[list[list[int]], float | None]:
+  """Reads the samples of a file, or makes them where there is none.
 
   Args:
+    path: file to read, as for `read_samples`; None makes samples.
     run: what was trained, and how to sample.
-    denoiser: its EMA parameters.
-    records: held-out; what a task takes from them, it starts from.
+    denoiser: EMA parameters of the run; None where a file is read.
+    records: held-out records; one sample is made for each.
     key: one key.
     batch_size: rows at once.
 
   Returns:
-    the sequences, and the share of them that ran out of room.
+    The sequences, and the share of them that ran out of room.
+
+  Raises:
+    InputError: as `read_samples` and `make_samples`.
+  """
+  if path is not None:
+    return read_samples(path, run.task.vocab)
+  return make_samples(run, denoiser, records, key, batch_size)
+
+
+def make_samples(
+  run: Run,
+  denoiser: ModelDenoiser,
+  records: Records,
+  key: Key[Array, ""],
+  batch_size: int,
+) -> tuple[list[list[int]], float]:
+  """Makes one sample for each record.
+
+  Args:
+    run: what was trained, and how to sample.
+    denoiser: EMA parameters of the run.
+    records: held-out records; what a task takes from them, it starts from.
+    key: one key.
+    batch_size: rows at once.
+
+  Returns:
+    The sequences, and the share of them that ran out of room.
 
   Raises:
     InputError: batch_size < 1.
@@ -64,7 +101,7 @@ def read_samples(
     vocab: the id space.
 
   Returns:
-    the sequences, and the share of them that ran out of room; None if a line
+    The sequences, and the share of them that ran out of room; None if a line
     does not say.
 
   Raises:
@@ -75,7 +112,7 @@ def read_samples(
     lines = pathlib.Path(path).read_text().splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(
-      f"cannot read --samples={path} ({error}): give a file of"
+      f"cannot read samples={path} ({error}): give a file of"
       " experiments.sample."
     ) from error
   rows = []
@@ -90,13 +127,13 @@ def read_samples(
       legal = False
     if not legal:
       raise InputError(
-        f"--samples={path}: line {number} does not hold tokens, a list of ids"
+        f"samples={path}: line {number} does not hold tokens, a list of ids"
         f" in [0, {vocab.size - 1}]: give a file of experiments.sample on the"
         " same data."
       )
     rows.append(row)
   if not rows:
-    raise InputError(f"--samples={path} is empty: give at least one sample.")
+    raise InputError(f"samples={path} is empty: give at least one sample.")
   truncated = [row.get("truncated") for row in rows]
   share = None if None in truncated else float(np.mean(truncated))
   return [row["tokens"] for row in rows], share

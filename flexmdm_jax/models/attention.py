@@ -1,7 +1,7 @@
 """Rotary attention over rows of unequal length, by the library's kernels.
 
-A row's positions see those of the row that are below its length. What comes
-out beyond the length is undefined, and finite.
+A position sees the positions of its row that are below the row's length. The
+output beyond the length is undefined, and finite.
 """
 
 import functools
@@ -27,14 +27,15 @@ def attend(
   causal: bool = False,
   implementation: str | None = None,
 ) -> Float[Array, "B T H D"]:
-  """Softmax attention of each row's positions to those below its length.
+  """Softmax attention among the positions of each row below its length.
 
   Args:
     q: queries.
-    k: keys; their heads divide the queries', each serving as many.
+    k: keys; their number of heads divides the queries', and each serves as
+      many of them.
     v: values.
-    length: numbers of positions; None if all take part.
-    causal: positions see those before them and themselves only.
+    length: number of positions of each row; None if all take part.
+    causal: positions see themselves and those before them only.
     implementation: "xla" runs everywhere; "cudnn" is for GPUs in 16 bits;
       "splash" is for TPUs, and needs the mesh in scope (`jax.set_mesh`) where
       there are several devices; None takes the best that runs here.
@@ -61,13 +62,23 @@ def attend(
 
 
 def require_known(attention: str | None) -> None:
-  """Raises an InputError if it is no implementation's name."""
+  """Raises an InputError unless `attention` names an implementation."""
   if attention not in ATTENTIONS:
     raise InputError(f"attention={attention!r} must be in {ATTENTIONS}.")
 
 
+def require_even_heads(hidden_size: int, num_heads: int) -> None:
+  """Raises an InputError unless each head has an even, whole width."""
+  if hidden_size % (2 * num_heads):
+    raise InputError(
+      f"hidden_size={hidden_size} must be a multiple of 2 *"
+      f" num_heads={2 * num_heads}: rotary attention pairs the"
+      " coordinates of each head."
+    )
+
+
 def _best(q) -> str:
-  """The fastest implementation for queries `q` on the devices in scope."""
+  """Picks the fastest implementation for `q` on the devices in scope."""
   platform = meshes.platform()
   half = q.dtype in (jnp.bfloat16, jnp.float16)
   # What cuDNN's fused attention can do.
@@ -79,7 +90,7 @@ def _best(q) -> str:
 
 
 def _splash(q, k, v, length, *, causal, interpret=False):
-  """Splash attention on TPU, of each device's rows and heads."""
+  """Splash attention on TPUs; each device has rows and heads of its own."""
   if length is None:
     length = jnp.full(q.shape[0], q.shape[1], jnp.int32)
   local = functools.partial(_splash_local, causal=causal, interpret=interpret)
@@ -143,7 +154,7 @@ def _splash_local(q, k, v, length, *, causal, interpret):
 def rotary_angles(
   positions: int, head_dim: int, base: float = 10_000.0
 ) -> Float[Array, "T half"]:
-  """Angles of the half-split rotary embedding, positions 0, 1, ..."""
+  """Angles of the half-split rotary embedding at positions 0, 1, ..."""
   half = head_dim // 2
   frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
   return jnp.arange(positions, dtype=jnp.float32)[:, None] * frequency

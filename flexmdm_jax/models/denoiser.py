@@ -1,4 +1,4 @@
-"""From a Flax model and its parameters to a denoiser."""
+"""A denoiser made of a Flax model and its parameters."""
 
 import dataclasses
 from typing import Any
@@ -12,8 +12,10 @@ from flexmdm_jax.prediction import Features, Prediction
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ModelDenoiser:
-  """A denoiser that is a pytree: its parameters pass through `jax.jit` as
-  arguments, not as constants."""
+  """A denoiser that is a pytree.
+
+  Its parameters pass through `jax.jit` as arguments, not as constants.
+  """
 
   params: Any
   model: nn.Module = dataclasses.field(metadata={"static": True})
@@ -22,14 +24,14 @@ class ModelDenoiser:
 
   @property
   def ignores_padding(self) -> bool:
-    """Whether a row's prediction is the same whatever L is."""
+    """Tells whether a row's prediction is the same whatever L is."""
     return getattr(self.model, "mask_padding", True)
 
   def __call__(self, tokens, length, t) -> Prediction:
     return self._apply(tokens, length, t)
 
   def features(self, tokens, length, t) -> Features:
-    """The same prediction before the vocabulary head's product."""
+    """Predicts up to the vocabulary head's product."""
     return self._apply(tokens, length, t, features=True)
 
   def _apply(self, *args, **options):
@@ -42,7 +44,7 @@ class ModelDenoiser:
 def denoiser(
   model: nn.Module, params: Any, *, rngs: Any = None, **apply_options
 ) -> ModelDenoiser:
-  """The denoiser `(tokens i32[B, L], length i32[B], t f32[B]) -> Prediction`.
+  """Makes a denoiser of a model: `(tokens, length, t) -> Prediction`.
 
   Args:
     model: a Flax module of this package, such as `DiT`.

@@ -3,7 +3,7 @@
 One pad position follows the tokens, so that L + 1 outputs serve the L + 1
 gaps; attention covers a row's own tokens and that position. Without a gap head
 the same trunk is the fixed-length MDM's denoiser; made causal as well, it is an
-autoregressive model, whose logits are of the next token.
+autoregressive model, whose logits predict the next token.
 
 Logical axes of the parameters, which `training.sharding.Rules` maps to a mesh:
 `vocab`, `embed`, `heads`, `head_dim`, `mlp`, `cond`, `layers`.
@@ -22,24 +22,31 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.models import gaps
 from flexmdm_jax.models.attention import (
   attend,
+  require_even_heads,
   require_known,
   rotary_angles,
   rotate,
+)
+from flexmdm_jax.models.layers import (
+  Neighbours,
+  dense,
+  layer_norm,
+  lecun,
+  normal,
+  predict_gaps,
+  time_features,
+  zeros,
 )
 from flexmdm_jax.prediction import Features, Prediction
 from flexmdm_jax.vocab import Vocab
 
 _TIME_FEATURES = 256
-_TIME_PERIOD = 10_000.0
-
-_linear_init = nn.initializers.lecun_normal()
-_zeros = nn.initializers.zeros_init()
 
 NEIGHBOURS = ("input", "blocks", None)
 
 
 class DiT(nn.Module):
-  """The denoiser `(tokens, length, t) -> Prediction`.
+  """DiT denoiser `(tokens, length, t) -> Prediction`.
 
   Attributes:
     vocab: the id space.
@@ -49,27 +56,27 @@ class DiT(nn.Module):
     num_heads: attention heads; divides hidden_size, with an even quotient.
     cond_size: width of the time conditioning.
     mlp_ratio: width of the feed-forward layer over hidden_size.
-    gap_head: what predicts the gaps. "log_rate": the log of the expected
-      number, which starts near one token a gap and trains stably. "softplus":
-      the paper's, `max_length * softplus`. "distribution": the law of the
-      number, whose mean is the expectation; the sampler then never inserts more
-      than the law allows. It gives max_length + 1 numbers a gap, for short
-      sequences. "binned" and "negative_binomial": such laws of few numbers, at
-      max_length 1024 of 40 and 2 instead of 1025; see `gap_laws`. None: a
-      fixed-length MDM.
-    causal: positions see those before them only.
-    time_scale: multiplies t before the sinusoidal features. 1 is the public
+    gap_head: kind of the head that predicts the gaps. "log_rate": the log of
+      the expected number, which starts near one token a gap and trains stably.
+      "softplus": the paper's, `max_length * softplus`. "distribution": the law
+      of the number, whose mean is the expectation; the sampler then never
+      inserts more than the law allows. It gives max_length + 1 numbers a gap,
+      for short sequences. "binned" and "negative_binomial": such laws of few
+      numbers, at max_length 1024 of 40 and 2 instead of 1025; see `gap_laws`.
+      None: a fixed-length MDM.
+    causal: positions see themselves and those before them only.
+    time_scale: factor of t before the sinusoidal features. 1 is the public
       code's, at which all but the fastest features are constant over [0, 1].
-    dtype: of the computation; parameters and outputs are float32.
+    dtype: type of the computation; parameters and outputs are float32.
     remat: recompute the blocks' activations in the backward pass.
     attention: "xla", "cudnn", "splash", or None for the best that runs here;
       see `models.attention`.
-    neighbours: how a position reads the ones beside it without attention, see
-      `Neighbours`: "input", once, from the embeddings; "blocks", channel by
-      channel in every block. None, the paper's, leaves it to attention.
-    unroll: blocks in one turn of the loop over them; divides nothing, changes
-      no result. On a CPU all of them at once save a tenth to a fifth of a
-      training step, and take as much longer to compile.
+    neighbours: where a position reads the ones beside it without attention,
+      see `Neighbours`: "input", once, from the embeddings; "blocks", channel
+      by channel in every block. None, the paper's, leaves it to attention.
+    unroll: number of blocks in one turn of the loop over them; any number, and
+      no result depends on it. On a CPU all of them at once save a tenth to a
+      fifth of a training step, and take as much longer to compile.
   """
 
   vocab: Vocab
@@ -101,12 +108,7 @@ class DiT(nn.Module):
         f"gap_head={self.gap_head!r} needs causal=False: a causal model sees"
         " one side of a gap only. Pass gap_head=None."
       )
-    if self.hidden_size % (2 * self.num_heads):
-      raise InputError(
-        f"hidden_size={self.hidden_size} must be a multiple of 2 *"
-        f" num_heads={2 * self.num_heads}: rotary attention pairs the"
-        " coordinates of each head."
-      )
+    require_even_heads(self.hidden_size, self.num_heads)
 
   @nn.compact
   def __call__(
@@ -119,9 +121,9 @@ class DiT(nn.Module):
     """Predicts tokens and gaps.
 
     Args:
-      tokens: states; what they hold beyond their length is not read.
-      length: their numbers of tokens.
-      t: their times.
+      tokens: states; positions beyond the length are not read.
+      length: number of tokens of each state.
+      t: time of each state.
       features: return `Features`, before the vocabulary head's product.
 
     Returns:
@@ -135,9 +137,7 @@ class DiT(nn.Module):
     embedding = nn.Embed(
       self.vocab.size,
       self.hidden_size,
-      embedding_init=nn.with_logical_partitioning(
-        nn.initializers.normal(0.02), ("vocab", "embed")
-      ),
+      embedding_init=nn.with_logical_partitioning(normal, ("vocab", "embed")),
       dtype=self.dtype,
       name="embed",
     )
@@ -171,19 +171,13 @@ class DiT(nn.Module):
 
     head = VocabHead(self.vocab.size, self.dtype, name="vocab_head")
     head = head(x[:, :L], cond)
-    log_gaps, gap_logits, gap_law = self._gaps(x, cond)
+    log_gaps, gap_logits, gap_law = gaps.none(x.shape[0], L + 1)
+    if self.gap_head is not None:
+      log_gaps, gap_logits, gap_law = GapHead(
+        self.gap_head, self.max_length, self.dtype, name="gap_head"
+      )(x, cond)
     predicted = Features(*head, log_gaps, gap_logits, gap_law=gap_law)
     return predicted if features else predicted.prediction()
-
-  def _gaps(self, x, cond):
-    """`log_gaps`, and `gap_logits` and `gap_law` or None."""
-    if self.gap_head is None:
-      return jnp.full(x.shape[:2], -jnp.inf), None, None
-    L = self.max_length
-    size = gaps.out_size(self.gap_head, L)
-    bias = gaps.first_bias(self.gap_head, L)
-    out = GapHead(size, bias, self.dtype, name="gap_head")(x, cond)
-    return gaps.predict(self.gap_head, out, L, L)
 
 
 class TimeEmbedding(nn.Module):
@@ -194,21 +188,16 @@ class TimeEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B cond"]:
-    # In float32 throughout: 8 bits of mantissa cannot tell times apart.
-    half = _TIME_FEATURES // 2
-    frequency = _TIME_PERIOD ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = self.scale * t[:, None] * frequency
-    x = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-    x = _dense(self.cond_size, (None, "cond"), "in", jnp.float32)(x)
-    return _dense(self.cond_size, ("cond", None), "out", jnp.float32)(
-      nn.silu(x)
-    )
+    x = time_features(t, self.scale, _TIME_FEATURES)
+    x = nn.silu(dense(self.cond_size, (None, "cond"), "in", jnp.float32)(x))
+    return dense(self.cond_size, ("cond", None), "out", jnp.float32)(x)
 
 
 class Block(nn.Module):
-  """Attention and feed-forward, each `x + gate * f(modulate(norm(x)))`.
+  """Block of attention and feed-forward layers, modulated by the time.
 
-  The modulation is zero at first, so that a new block is the identity.
+  Each computes `x + gate * f(modulate(norm(x)))`. The modulation is zero at
+  first, so that a new block is the identity.
   """
 
   num_heads: int
@@ -224,7 +213,7 @@ class Block(nn.Module):
     modulation = _modulation(cond, 6, size, self.dtype)
     shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation
 
-    y = _norm("norm_1", x) * (1 + scale_1) + shift_1
+    y = layer_norm("norm_1", x) * (1 + scale_1) + shift_1
     if self.neighbours:
       mix = Neighbours(self.causal, True, self.dtype, name="neighbours")
       y = mix(y, seq_length)
@@ -233,7 +222,7 @@ class Block(nn.Module):
       use_bias=False,
       dtype=self.dtype,
       kernel_init=nn.with_logical_partitioning(
-        _linear_init, ("embed", None, "heads", "head_dim")
+        lecun, ("embed", None, "heads", "head_dim")
       ),
       name="qkv",
     )(y)
@@ -252,67 +241,21 @@ class Block(nn.Module):
       use_bias=False,
       dtype=self.dtype,
       kernel_init=nn.with_logical_partitioning(
-        _linear_init, ("heads", "head_dim", "embed")
+        lecun, ("heads", "head_dim", "embed")
       ),
       name="attention_out",
     )(y)
     x = x + gate_1 * y
 
-    y = _norm("norm_2", x) * (1 + scale_2) + shift_2
-    y = _dense(self.mlp_size, ("embed", "mlp"), "mlp_in", self.dtype)(y)
+    y = layer_norm("norm_2", x) * (1 + scale_2) + shift_2
+    y = dense(self.mlp_size, ("embed", "mlp"), "mlp_in", self.dtype)(y)
     y = nn.gelu(y, approximate=True)
-    y = _dense(size, ("mlp", "embed"), "mlp_out", self.dtype)(y)
+    y = dense(size, ("mlp", "embed"), "mlp_out", self.dtype)(y)
     return x + gate_2 * y, None
 
 
-class Neighbours(nn.Module):
-  """A convolution over a position and those beside it, added to its input.
-
-  Attention has to learn first to look one place to the left and to the right;
-  this can from the first step on. Beyond either end of a row there is nothing:
-  a missing neighbour reads as zero, so rows stay independent of their padding.
-
-  Attributes:
-    causal: read the two positions to the left, in place of one on each side.
-    channelwise: one weight a channel and neighbour, zero at first; else a
-      matrix a neighbour.
-    dtype: of the computation.
-  """
-
-  causal: bool
-  channelwise: bool
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x, seq_length):
-    size = x.shape[-1]
-    inside = jnp.arange(x.shape[1])[:, None] < seq_length[:, None, None]
-    rows = jnp.where(inside, x, 0)
-    before = jnp.pad(rows, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-    if self.causal:
-      other = jnp.pad(rows, ((0, 0), (2, 0), (0, 0)))[:, :-2]
-    else:
-      other = jnp.pad(rows, ((0, 0), (0, 1), (0, 0)))[:, 1:]
-    if not self.channelwise:
-      beside = jnp.concatenate([before, other], axis=-1)
-      dense = nn.Dense(
-        size,
-        use_bias=False,
-        dtype=self.dtype,
-        kernel_init=nn.with_logical_partitioning(_linear_init, (None, "embed")),
-        name="mix",
-      )
-      return x + dense(beside)
-    weight = self.param(
-      "weight",
-      nn.with_logical_partitioning(_zeros, (None, "embed")),
-      (2, size),
-    ).astype(self.dtype)
-    return x + weight[0] * before + weight[1] * other
-
-
 class VocabHead(nn.Module):
-  """What token logits are made of; zero at first: the uniform law.
+  """Vocabulary head, up to its product; zero at first, the uniform law.
 
   Returns:
     (hidden [B, L, D], matrix [D, V], bias [V]): see `Features`.
@@ -324,12 +267,12 @@ class VocabHead(nn.Module):
   @nn.compact
   def __call__(self, x, cond):
     shift, scale = _modulation(cond, 2, x.shape[-1], self.dtype)
-    x = _norm("norm", x) * (1 + scale) + shift
+    x = layer_norm("norm", x) * (1 + scale) + shift
     return x, *Unembed(self.vocab_size, self.dtype, name="out")(x.shape[-1])
 
 
 class Unembed(nn.Module):
-  """The matrix and the bias of a vocabulary head, in the type `dtype`."""
+  """Matrix, of the type `dtype`, and bias of a vocabulary head."""
 
   vocab_size: int
   dtype: Any
@@ -338,67 +281,35 @@ class Unembed(nn.Module):
   def __call__(self, size):
     kernel = self.param(
       "kernel",
-      nn.with_logical_partitioning(_zeros, ("embed", "vocab")),
+      nn.with_logical_partitioning(zeros, ("embed", "vocab")),
       (size, self.vocab_size),
     )
     bias = self.param(
       "bias",
-      nn.with_logical_partitioning(_zeros, ("vocab",)),
+      nn.with_logical_partitioning(zeros, ("vocab",)),
       (self.vocab_size,),
     )
     return kernel.astype(self.dtype), bias
 
 
 class GapHead(nn.Module):
-  """One or more numbers for each gap, float32, that start at `first_bias`."""
+  """Gap head of the kind `gap_head`; see `layers.predict_gaps`."""
 
-  out_size: int
-  first_bias: float | tuple[float, ...]
+  gap_head: str
+  max_length: int
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, cond) -> Float[Array, "B G out"]:
+  def __call__(self, x, cond):
     size = x.shape[-1]
     shift, scale = _modulation(cond, 2, size, self.dtype)
-    x = _norm("norm", x) * (1 + scale) + shift
-    x = _dense(size, ("embed", "mlp"), "in", self.dtype)(x)
-    x = nn.gelu(x, approximate=False)
-    bias = nn.initializers.constant(jnp.array(self.first_bias))
-    x = nn.Dense(
-      self.out_size,
-      kernel_init=nn.with_logical_partitioning(
-        nn.initializers.normal(0.02), ("mlp", None)
-      ),
-      bias_init=nn.with_logical_partitioning(bias, (None,)),
-      name="out",
-    )(x.astype(jnp.float32))
-    return x
-
-
-def _dense(features, axes, name, dtype, init=_linear_init):
-  return nn.Dense(
-    features,
-    dtype=dtype,
-    kernel_init=nn.with_logical_partitioning(init, axes),
-    bias_init=nn.with_logical_partitioning(_zeros, axes[-1:]),
-    name=name,
-  )
-
-
-def _norm(name, x):
-  """Layer norm with scale and no bias, computed in float32."""
-  norm = nn.LayerNorm(
-    epsilon=1e-5,
-    use_bias=False,
-    scale_init=nn.with_logical_partitioning(
-      nn.initializers.ones_init(), ("embed",)
-    ),
-    name=name,
-  )
-  return norm(x.astype(jnp.float32)).astype(x.dtype)
+    x = layer_norm("norm", x) * (1 + scale) + shift
+    x = dense(size, ("embed", "mlp"), "in", self.dtype)(x)
+    return predict_gaps(x, self.gap_head, self.max_length)
 
 
 def _modulation(cond, parts, size, dtype):
-  """`parts` adaLN vectors [B, 1, size] of the conditioning, zero at first."""
-  dense = _dense(parts * size, ("cond", "embed"), "modulation", dtype, _zeros)
-  return jnp.split(dense(cond)[:, None], parts, axis=-1)
+  """Makes `parts` adaLN vectors [B, 1, size] of `cond`, zero at first."""
+  axes = ("cond", "embed")
+  linear = dense(parts * size, axes, "modulation", dtype, init=zeros)
+  return jnp.split(linear(cond)[:, None], parts, axis=-1)

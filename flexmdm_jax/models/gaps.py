@@ -1,4 +1,4 @@
-"""From the outputs of a gap head to expected numbers and their laws."""
+"""Gap heads: from their outputs to expected numbers of tokens and laws."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -25,13 +25,13 @@ _LOG_SHAPES = (-5.0, 8.0)
 
 
 def require_known(gap_head: str | None) -> None:
-  """Raises an InputError if it is no head's name."""
+  """Raises an InputError unless `gap_head` names a kind of head."""
   if gap_head not in GAP_HEADS:
     raise InputError(f"gap_head={gap_head!r} must be in {GAP_HEADS}.")
 
 
 def out_size(gap_head: str, max_length: int) -> int:
-  """How many numbers the head gives for each gap."""
+  """Number of outputs that a head has for each gap."""
   if gap_head == "distribution":
     return max_length + 1
   if gap_head == "binned":
@@ -40,7 +40,7 @@ def out_size(gap_head: str, max_length: int) -> int:
 
 
 def first_bias(gap_head: str, max_length: int) -> float | tuple[float, ...]:
-  """Bias of a new head: one for all its numbers, or one for each.
+  """First bias of a new head: one number for all outputs, or one for each.
 
   A log rate, a negative binomial and a binned law start near exp(-1) tokens a
   gap, whatever max_length; the other two start at a share of max_length.
@@ -57,18 +57,23 @@ def first_bias(gap_head: str, max_length: int) -> float | tuple[float, ...]:
   return 0.0
 
 
+def none(rows: int, gaps: int) -> tuple[Float[Array, "B G"], None, None]:
+  """Prediction for gaps without a head: none misses a token."""
+  return jnp.full((rows, gaps), -jnp.inf), None, None
+
+
 def predict(
   gap_head: str,
   out: Float[Array, "*b C"],
   scale: float | int,
   max_length: int,
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b C"] | None, GapLaw | None]:
-  """A `Prediction`'s `log_gaps`, `gap_logits` and `gap_law`.
+  """Computes a `Prediction`'s `log_gaps`, `gap_logits` and `gap_law`.
 
   Args:
     gap_head: the head's kind.
-    out: what it gave, `out_size` numbers for each gap.
-    scale: what a softplus is multiplied with.
+    out: the head's outputs, `out_size` numbers for each gap.
+    scale: factor of a softplus.
     max_length: the longest sequence, and so the largest count.
   """
   if gap_head == "distribution":

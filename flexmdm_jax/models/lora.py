@@ -1,4 +1,4 @@
-"""Linear layers, and the low-rank updates that train them while frozen.
+"""Linear layers, and low-rank updates that train them while they are frozen.
 
 Source: Hu et al., "LoRA" (arXiv 2106.09685).
 """
@@ -26,7 +26,7 @@ class LoRA:
     alpha: `scale * rank`.
     dropout: share of the inputs of A that are dropped in training, that is
       where the caller passes `rngs={"dropout": key}`.
-    targets: the layers that are updated, of `TARGETS`.
+    targets: names of the updated layers, out of `TARGETS`.
   """
 
   rank: int = 128
@@ -51,15 +51,15 @@ class LoRA:
 
 
 class Linear(nn.Module):
-  """A linear map of the last axes, with an update where `lora` has one.
+  """Linear map of the last axes, with a low-rank update if `lora` is given.
 
   Attributes:
     features: sizes of the output's axes.
     axes: logical axes of the kernel, the inputs' first.
-    bias: add one.
-    lora: its update. A and B are float32, whatever the kernel is.
-    dtype: of the computation.
-    param_dtype: of kernel and bias.
+    bias: whether to add a bias.
+    lora: the update, or None. A and B are float32, whatever the kernel is.
+    dtype: type of the computation.
+    param_dtype: type of the kernel and the bias.
   """
 
   features: tuple[int, ...]
@@ -131,12 +131,12 @@ def update(
 
 
 def merge(params: dict, lora: LoRA) -> dict:
-  """Parameters without A and B, which are added to the kernels.
+  """Adds the low-rank updates to the kernels, and leaves A and B out.
 
   Args:
-    params: of a tree of `Linear`s, whose kernels are then [..., in, out];
-      leading axes are of stacked layers.
-    lora: gives the scale.
+    params: parameters of a tree of `Linear`s; leading axes that A and B have
+      more than the kernel needs belong to stacked layers.
+    lora: the updates' settings, which have the scale.
   """
   merged = {
     name: merge(x, lora) if isinstance(x, dict) else x

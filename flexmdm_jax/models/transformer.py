@@ -1,12 +1,12 @@
-"""The pretrained bidirectional Transformer, as it is or as a FlexMDM.
+"""The pretrained bidirectional Transformer, alone or as a FlexMDM.
 
-As it is, it is a fixed-length MDM's denoiser. The retrofit adds what a FlexMDM
+Alone it is a fixed-length MDM's denoiser. The retrofit adds what a FlexMDM
 needs: a modulation of each block by the time, and a head for the gaps. The
 pretrained weights are trained on, or stay and are updated at low rank (`lora`).
 
 Outputs for L + 1 gaps need L + 1 positions. One pad position follows the
-tokens; or, in a family whose outputs are of the *next* token, one position
-precedes them. Which family has which settings is told in `pretrained`.
+tokens; or, in a family whose outputs predict the *next* token, one position
+precedes them. The package `pretrained` has each family's settings.
 
 Logical axes of the parameters, which `training.sharding.Rules` maps to a mesh:
 `vocab`, `embed`, `heads`, `kv_heads`, `head_dim`, `mlp`, `layers`, `groups`
@@ -29,9 +29,18 @@ from flexmdm_jax.models import gaps
 from flexmdm_jax.models import lora as lora_lib
 from flexmdm_jax.models.attention import (
   attend,
+  require_even_heads,
   require_known,
   rotary_angles,
   rotate,
+)
+from flexmdm_jax.models.layers import (
+  RMSNorm,
+  layer_norm,
+  normal,
+  predict_gaps,
+  time_features,
+  zeros,
 )
 from flexmdm_jax.models.lora import Linear, LoRA
 from flexmdm_jax.prediction import Features, Prediction
@@ -43,15 +52,11 @@ REMAT = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   "full": jax.checkpoint_policies.nothing_saveable,
 }
-_TIME_PERIOD = 10_000.0
 _RETROFIT = ("time", "modulation", "gap_head")
-
-_zeros = nn.initializers.zeros_init()
-_normal = nn.initializers.normal(0.02)
 
 
 class Transformer(nn.Module):
-  """The denoiser `(tokens, length, t) -> Prediction`.
+  """Transformer denoiser `(tokens, length, t) -> Prediction`.
 
   Attributes:
     vocab: the id space.
@@ -59,31 +64,32 @@ class Transformer(nn.Module):
     hidden_size: width of the residual stream.
     num_layers: number of blocks.
     num_heads: attention heads; divides hidden_size, with an even quotient.
-    num_kv_heads: heads of keys and values; divides num_heads.
+    num_kv_heads: number of heads of keys and values; divides num_heads.
     mlp_size: width of the gated feed-forward layer.
-    rotary_base: of the rotary embedding.
-    norm_epsilon: of the RMS norms.
+    rotary_base: base of the rotary embedding's frequencies.
+    norm_epsilon: number that the RMS norms add to the mean square.
     qkv_bias: queries, keys and values have biases.
     tied: the vocabulary head is the embedding's transpose.
-    begin: id that precedes every sequence, in a family whose outputs are of the
-      next token; sequences do not hold it. None: outputs are of their own
-      position.
-    mask_padding: what lies beyond a sequence, and the one position more, takes
-      no part in attention. False is the public code's: a row then depends on
-      how much padding follows it.
-    gap_head: as in `DiT`; "binned" and "negative_binomial" are the laws for
-      long sequences. None for a fixed-length MDM.
-    gap_scale: what a softplus is multiplied with; None for max_length.
-    time_group: how many blocks share a modulation by the time; None for a
-      network that is not told the time.
-    time_scale: multiplies t before the sinusoidal features. 1 is the public
+    begin: id that precedes every sequence, in a family whose outputs predict
+      the next token; sequences do not hold it. None: outputs predict the token
+      at their own position.
+    mask_padding: positions beyond a sequence and the one pad position that is
+      added take no part in attention. False is the public code's: a row then
+      depends on how much padding follows it.
+    gap_head: kind of the gap head, see `DiT`; "binned" and
+      "negative_binomial" are the laws for long sequences. None for a
+      fixed-length MDM.
+    gap_scale: factor of a softplus; None for max_length.
+    time_group: number of blocks that share a modulation by the time; None for
+      a network that is not told the time.
+    time_scale: factor of t before the sinusoidal features. 1 is the public
       code's.
-    lora: what is updated at low rank; None where nothing is.
-    dtype: of the computation; outputs are float32.
-    param_dtype: of the pretrained weights; what the retrofit adds is float32.
-    remat: what the backward pass recomputes of a block: "none", "dots" (all
-      but matrix products), "full" (all but its input).
-    attention: as in `models.attention.attend`.
+    lora: low-rank updates; None for no update.
+    dtype: type of the computation; outputs are float32.
+    param_dtype: type of the pretrained weights; the retrofit's are float32.
+    remat: part of a block that the backward pass recomputes: "none", "dots"
+      (all but matrix products), "full" (all but its input).
+    attention: implementation of attention, see `models.attention.attend`.
   """
 
   vocab: Vocab
@@ -115,12 +121,7 @@ class Transformer(nn.Module):
     require_known(self.attention)
     if self.remat not in REMAT:
       raise InputError(f"remat={self.remat!r} must be in {tuple(REMAT)}.")
-    if self.hidden_size % (2 * self.num_heads):
-      raise InputError(
-        f"hidden_size={self.hidden_size} must be a multiple of 2 *"
-        f" num_heads={2 * self.num_heads}: rotary attention pairs the"
-        " coordinates of each head."
-      )
+    require_even_heads(self.hidden_size, self.num_heads)
     if self.num_heads % self.num_kv_heads:
       raise InputError(
         f"num_kv_heads={self.num_kv_heads} must divide"
@@ -134,7 +135,7 @@ class Transformer(nn.Module):
       )
 
   def trainable(self, path: tuple[str, ...]) -> bool:
-    """Whether training changes the parameter at `path`.
+    """Returns whether training changes the parameter at `path`.
 
     With `lora` it changes A and B and what the retrofit adds; else everything.
     """
@@ -156,9 +157,9 @@ class Transformer(nn.Module):
     without, nothing is.
 
     Args:
-      tokens: states; what they hold beyond their length is not read.
-      length: their numbers of tokens.
-      t: their times; not read where `time_group` is None.
+      tokens: states; positions beyond the length are not read.
+      length: number of tokens of each state.
+      t: time of each state; not read where `time_group` is None.
       features: return `Features`, before the vocabulary head's product.
 
     Returns:
@@ -175,23 +176,31 @@ class Transformer(nn.Module):
 
     embedding = self.param(
       "embed",
-      nn.with_logical_partitioning(_normal, ("vocab", "embed")),
+      nn.with_logical_partitioning(normal, ("vocab", "embed")),
       (self.vocab.size, self.hidden_size),
       self.param_dtype,
     ).astype(self.dtype)
     x = mesh.split_rows(embedding[tokens])
     x = self._blocks(x, seq_length, self._modulations(t))
-    x = _RMSNorm(self.norm_epsilon, self.param_dtype, name="norm")(x)
+    x = RMSNorm(self.norm_epsilon, self.param_dtype, name="norm")(x)
 
     matrix, adapter = self._unembed(x[:, :L], embedding)
-    log_gaps, gap_logits, gap_law = self._gaps(x, L)
+    log_gaps, gap_logits, gap_law = gaps.none(x.shape[0], L + 1)
+    if self.gap_head is not None:
+      log_gaps, gap_logits, gap_law = GapHead(
+        self.gap_head,
+        self.max_length,
+        self.gap_scale,
+        self.dtype,
+        name="gap_head",
+      )(x)
     predicted = Features(
       x[:, :L], matrix, None, log_gaps, gap_logits, adapter, gap_law
     )
     return predicted if features else predicted.prediction()
 
   def _modulations(self, t):
-    """(scale, shift) of each group of blocks [G, B, 2, D], or None."""
+    """Returns the groups' (scale, shift), [G, B, 2, D], or None."""
     if self.time_group is None:
       return None
     cond = TimeEmbedding(self.hidden_size, self.time_scale, name="time")(t)
@@ -228,7 +237,7 @@ class Transformer(nn.Module):
     return x
 
   def _unembed(self, x, embedding):
-    """The vocabulary head's matrix, and its update or None."""
+    """Returns the vocabulary head's matrix, and its update or None."""
     if self.tied:
       matrix = embedding.T
       if not _targets(self.lora, "head"):
@@ -245,19 +254,9 @@ class Transformer(nn.Module):
     own, adapter = head(x)
     return (matrix if self.tied else own), adapter
 
-  def _gaps(self, x, L):
-    """`log_gaps`, and `gap_logits` and `gap_law` or None."""
-    if self.gap_head is None:
-      return jnp.full((x.shape[0], L + 1), -jnp.inf), None, None
-    size = gaps.out_size(self.gap_head, self.max_length)
-    bias = gaps.first_bias(self.gap_head, self.max_length)
-    out = GapHead(size, bias, self.dtype, name="gap_head")(x)
-    scale = self.max_length if self.gap_scale is None else self.gap_scale
-    return gaps.predict(self.gap_head, out, scale, self.max_length)
-
 
 class Block(nn.Module):
-  """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`."""
+  """Block: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`."""
 
   num_heads: int
   num_kv_heads: int
@@ -286,7 +285,7 @@ class Block(nn.Module):
       )
 
     def norm(name, x):
-      x = _RMSNorm(self.norm_epsilon, self.param_dtype, name=name)(x)
+      x = RMSNorm(self.norm_epsilon, self.param_dtype, name=name)(x)
       if modulations is None:
         return x
       scale, shift = jnp.split(modulations[group].astype(x.dtype), 2, axis=1)
@@ -314,7 +313,7 @@ class Block(nn.Module):
 
 
 class Unembed(nn.Module):
-  """The matrix of a vocabulary head, and its update; fields as `Linear`'s."""
+  """Matrix of a vocabulary head, and its update; fields as in `Linear`."""
 
   features: tuple[int, ...]
   axes: tuple[str, ...]
@@ -329,7 +328,7 @@ class Unembed(nn.Module):
     if not self.tied:
       kernel = self.param(
         "kernel",
-        nn.with_logical_partitioning(_normal, self.axes),
+        nn.with_logical_partitioning(normal, self.axes),
         (x.shape[-1], *self.features),
         self.param_dtype,
       ).astype(self.dtype)
@@ -344,18 +343,14 @@ class TimeEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B D"]:
-    # In float32 throughout: 8 bits of mantissa cannot tell times apart.
-    half = self.size // 2
-    frequency = _TIME_PERIOD ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = self.scale * t[:, None] * frequency
-    x = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    x = time_features(t, self.scale, self.size)
     x = Linear((4 * self.size,), ("embed", "mlp"), bias=True, name="in")(x)
     x = nn.silu(x)
     return Linear((self.size,), ("mlp", "embed"), bias=True, name="out")(x)
 
 
 class Modulation(nn.Module):
-  """(scale, shift) for each group of blocks; zero at first."""
+  """Modulation (scale, shift) of each group of blocks; zero at first."""
 
   num_groups: int
 
@@ -364,76 +359,42 @@ class Modulation(nn.Module):
     size = cond.shape[-1]
     kernel = self.param(
       "kernel",
-      nn.with_logical_partitioning(_zeros, ("groups", "embed", None, None)),
+      nn.with_logical_partitioning(zeros, ("groups", "embed", None, None)),
       (self.num_groups, size, 2, size),
     )
     bias = self.param(
       "bias",
-      nn.with_logical_partitioning(_zeros, ("groups", None, "embed")),
+      nn.with_logical_partitioning(zeros, ("groups", None, "embed")),
       (self.num_groups, 2, size),
     )
     return jnp.einsum("bd,gdpe->gbpe", cond, kernel) + bias[:, None]
 
 
 class GapHead(nn.Module):
-  """One or more numbers for each gap, float32, that start at `first_bias`."""
+  """Gap head of the kind `gap_head`; see `layers.predict_gaps`."""
 
-  out_size: int
-  first_bias: float | tuple[float, ...]
+  gap_head: str
+  max_length: int
+  scale: float | None
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: Float[Array, "B G D"]) -> Float[Array, "B G out"]:
-    size = x.shape[-1]
-    norm = nn.LayerNorm(
-      epsilon=1e-5,
-      scale_init=nn.with_logical_partitioning(
-        nn.initializers.ones_init(), ("embed",)
-      ),
-      bias_init=nn.with_logical_partitioning(_zeros, ("embed",)),
-      name="norm",
-    )
-    x = norm(x.astype(jnp.float32))
-    x = Linear(
-      (size,), ("embed", "mlp"), bias=True, dtype=self.dtype, name="in"
-    )(x)
-    x = nn.gelu(x, approximate=False)
-    bias = nn.initializers.constant(jnp.array(self.first_bias))
-    return nn.Dense(
-      self.out_size,
-      kernel_init=nn.with_logical_partitioning(_normal, ("mlp", None)),
-      bias_init=nn.with_logical_partitioning(bias, (None,)),
-      name="out",
-    )(x.astype(jnp.float32))
-
-
-class _RMSNorm(nn.Module):
-  """Root-mean-square norm with a scale, in float32 up to the scale."""
-
-  epsilon: float
-  param_dtype: Any
-
-  @nn.compact
   def __call__(self, x):
-    scale = self.param(
-      "scale",
-      nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
-      (x.shape[-1],),
-      self.param_dtype,
-    )
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + self.epsilon)
-    return y.astype(x.dtype) * scale.astype(x.dtype)
+    x = layer_norm("norm", x, use_bias=True)
+    x = Linear(
+      x.shape[-1:], ("embed", "mlp"), bias=True, dtype=self.dtype, name="in"
+    )(x)
+    return predict_gaps(x, self.gap_head, self.max_length, self.scale)
 
 
 def merge_lora(model: Transformer, params: dict) -> tuple[Transformer, dict]:
-  """The same network, its low-rank updates added to the weights.
+  """Adds a network's low-rank updates to its weights.
 
-  Exact up to the rounding of the weights to their own type.
+  The outputs stay, up to the rounding of the weights to their own type.
 
   Args:
-    model: a `Transformer`; one without `lora` comes back as it is.
-    params: its parameters.
+    model: a `Transformer`; one without `lora` comes back unchanged.
+    params: the model's parameters.
 
   Returns:
     (model without `lora`, its parameters).
@@ -450,5 +411,5 @@ def merge_lora(model: Transformer, params: dict) -> tuple[Transformer, dict]:
 
 
 def _targets(lora: LoRA | None, name: str) -> LoRA | None:
-  """The update of the layer of that name, if it has one."""
+  """Returns the update of the layer `name`, or None."""
   return lora if lora is not None and name in lora.targets else None

@@ -5,7 +5,7 @@ tensor: each tensor goes from its safetensors file to its place in the stacked
 array on the disk. `load` restores them from there onto any mesh.
 
   FOLDER/params/          Orbax, one array a parameter
-  FOLDER/pretrained.json  the network's config, and what the arrays must be like
+  FOLDER/pretrained.json  the network's config, and samples of the arrays
   FOLDER/source/          the other files of the Hugging Face folder
 """
 
@@ -47,14 +47,14 @@ def from_hf(
 
   Args:
     folder: holds `config.json` and safetensors files.
-    output: is made; what is there must be empty.
-    retrofit_file: safetensors of what a retrofit adds.
+    output: folder to make; it must be empty or not exist.
+    retrofit_file: safetensors file of the tensors that a retrofit adds.
 
   Returns:
     The network.
 
   Raises:
-    InputError: as `source.read`; or the output cannot be made.
+    InputError: `source.read` refuses the folder, or the output cannot be made.
   """
   found = source.read(folder, retrofit_file)
   leaves: dict[str, _Leaf] = {}
@@ -79,16 +79,16 @@ def to_hf(
   output: str | pathlib.Path,
   max_bytes: int = _FILE_BYTES,
 ) -> None:
-  """Converts a folder of `from_hf` back.
+  """Converts a folder of `from_hf` back to a Hugging Face folder.
 
   Args:
-    folder: as `from_hf` made it.
-    output: is made; what is there must be empty. What a retrofit has added goes
-      to `retrofit.safetensors`.
-    max_bytes: of one file of weights.
+    folder: a folder that `from_hf` made.
+    output: folder to make; it must be empty or not exist. A retrofit's tensors
+      go to `retrofit.safetensors`.
+    max_bytes: largest size of one file of weights.
 
   Raises:
-    InputError: the folder is none of `from_hf`; the output cannot be made.
+    InputError: `from_hf` did not make the folder; the output cannot be made.
   """
   folder = pathlib.Path(folder)
   about = _about(folder)
@@ -123,15 +123,15 @@ def to_hf(
 
 
 def load_model(folder: str | pathlib.Path, **options: Any) -> Transformer:
-  """The network of a folder of `from_hf`.
+  """Builds the network of a folder of `from_hf`, without its parameters.
 
   Args:
-    folder: as `from_hf` made it.
-    **options: further fields of `Transformer`, or other values of its fields;
-      the retrofit that is to be trained, for one.
+    folder: a folder that `from_hf` made.
+    **options: further fields of `Transformer`, or other values of its fields,
+      such as those of the retrofit that is to be trained.
 
   Raises:
-    InputError: the folder is none of `from_hf`; a field is wrong.
+    InputError: `from_hf` did not make the folder; a field is wrong.
   """
   folder = pathlib.Path(folder)
   model = _model(_about(folder), _Arrays(folder / _PARAMS))
@@ -146,18 +146,18 @@ def load(
   """Restores a network's parameters onto a mesh, and verifies them.
 
   Args:
-    folder: as `from_hf` made it.
+    folder: a folder that `from_hf` made.
     abstract: `jax.ShapeDtypeStruct`s with shardings, in the tree of the
       parameters. It may have what the folder lacks: the parts of a retrofit.
-    wanted: whether to read the parameter of a path.
+    wanted: tells whether to read the parameter at a path.
 
   Returns:
     Those parameters of `abstract` that are wanted and that the folder has, in
     the types asked for.
 
   Raises:
-    InputError: the folder is none of `from_hf`, or is damaged; it has an array
-      that `abstract` lacks, or one of another shape.
+    InputError: `from_hf` did not make the folder, or it is damaged; it has an
+      array that `abstract` lacks, or one of another shape.
   """
   folder = pathlib.Path(folder).expanduser()
   _about(folder)
@@ -198,17 +198,17 @@ def load(
 
 
 def verify(folder: str | pathlib.Path, params: Mapping[str, Any]) -> None:
-  """Compares parameters with the tensors that were converted, in places.
+  """Compares samples of parameters with the tensors that were converted.
 
   A restored array is not trusted unseen: each device's part is looked at where
   `from_hf` took a sample. Nothing passes between devices.
 
   Args:
-    folder: as `from_hf` made it.
+    folder: a folder that `from_hf` made.
     params: all or some of its parameters, wherever they lie.
 
   Raises:
-    InputError: one of them is another array.
+    InputError: a parameter differs from its tensor.
   """
   samples = _about(pathlib.Path(folder))["samples"]
   for path, x in traverse_util.flatten_dict(dict(params), sep="/").items():
@@ -236,7 +236,7 @@ def verify(folder: str | pathlib.Path, params: Mapping[str, Any]) -> None:
 
 
 def spread(model: Transformer) -> dict:
-  """Abstract parameters, each split over all devices where an axis divides.
+  """Makes abstract parameters, each split over all devices where it divides.
 
   Good enough to run a network that fits no single device; training has `Rules`.
   """
@@ -261,10 +261,10 @@ def spread(model: Transformer) -> dict:
 
 
 class _Leaf:
-  """A parameter that is still in safetensors files.
+  """Parameter that is still in safetensors files.
 
   Attributes:
-    samples: numbers of each tensor, once it is written; see `verify`.
+    samples: sample of each tensor's numbers, once it is written; see `verify`.
   """
 
   def __init__(self, found: Source, shape: tuple[int, ...]):
@@ -287,7 +287,7 @@ class _Leaf:
     return np.dtype(first)
 
   def parts(self) -> Iterator[tuple[int | None, np.ndarray]]:
-    """(index in the stack, its array), one after another."""
+    """Yields pairs (index in the stack, array), one tensor after another."""
     for index, (first, *others) in self._keys.items():
       tensors = self._found.tensors
       tensor = tensors[first]
@@ -300,7 +300,7 @@ class _Leaf:
       yield index, value
 
   def chunks(self) -> list[int]:
-    """Of the array on the disk: no two tensors share one."""
+    """Returns the shape of the chunks on the disk: no two tensors share one."""
     chunks = list(self.shape)
     stacked = None not in self._keys
     if stacked:
@@ -312,7 +312,7 @@ class _Leaf:
 
 
 class _LeafHandler(ocp.type_handlers.NumpyHandler):
-  """Writes a `_Leaf` as Orbax writes a numpy array, part by part."""
+  """Orbax handler that writes a `_Leaf` like a numpy array, part by part."""
 
   async def serialize(self, values, infos, args=None):
     for leaf, info in zip(values, infos, strict=True):
@@ -338,7 +338,7 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
 
 
 class _Arrays:
-  """The arrays of an Orbax folder, read in part."""
+  """Arrays of an Orbax folder, which can be read in part."""
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
@@ -376,7 +376,7 @@ def _write(folder: pathlib.Path, tree: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-  """Without its warnings that this is not the way it mostly writes."""
+  """Silences Orbax's warnings that this is not the way it mostly writes."""
   logger = logging.getLogger("absl")
   level = logger.level
   logger.setLevel(logging.ERROR)
@@ -392,12 +392,12 @@ def _array_spec(path) -> dict[str, Any]:
 
 
 def _about(folder: pathlib.Path) -> dict[str, Any]:
-  """What `from_hf` wrote about its output."""
+  """Reads the description that `from_hf` wrote beside the arrays."""
   path = folder / _ABOUT
   if not path.exists():
     raise InputError(
-      f"{folder} holds no {_ABOUT}: make it with python -m"
-      " experiments.convert_llada --input=HF_FOLDER --output=DIR."
+      f"{folder} holds no {_ABOUT}: convert a Hugging Face folder with"
+      " experiments.convert_llada first."
     )
   return folders.read_json(path)
 
@@ -409,18 +409,18 @@ def _model(about: Mapping[str, Any], arrays: _Arrays) -> Transformer:
 
 
 def _stacked(path: str) -> bool:
-  """Whether a parameter has one part for each block, or group of them."""
+  """Returns whether a parameter is stacked over blocks or groups of them."""
   return path.startswith(("blocks/", "modulation/"))
 
 
 def _points(shape: Sequence[int]) -> tuple[np.ndarray, ...]:
-  """Where samples of an array are taken: indices along each axis."""
+  """Indices, along each axis, of the numbers that are sampled of an array."""
   flat = np.linspace(0, math.prod(shape) - 1, _SAMPLES).astype(np.int64)
   return np.unravel_index(flat, shape)
 
 
 def _copy_others(folder: pathlib.Path, output: pathlib.Path) -> None:
-  """Copies what `transformers` needs beside the weights."""
+  """Copies the files that `transformers` needs beside the weights."""
   output.mkdir()
   for path in folder.iterdir():
     weight = path.suffix in _WEIGHT_FILES or path.name.endswith(".index.json")

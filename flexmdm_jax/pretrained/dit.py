@@ -1,4 +1,4 @@
-"""The authors' public PyTorch DiT, as a model and parameters of ours."""
+"""Conversion of the authors' public PyTorch DiT."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +52,7 @@ _DIT_GAP_HEADS = {"expectation": "softplus", None: None}
 def dit_from_torch(
   config: Mapping[str, Any], state: Mapping[str, np.ndarray]
 ) -> tuple[DiT, dict]:
-  """The authors' public PyTorch DiT as our `DiT`.
+  """Converts the authors' public PyTorch DiT to our `DiT`.
 
   Args:
     config: sizes and ids under the keys `vocab_size`, `mask_id`, `pad_id`,

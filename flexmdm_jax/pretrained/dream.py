@@ -1,7 +1,7 @@
 """Dream-7B (Base, Instruct, Coder): Qwen2 made bidirectional.
 
-Made from an autoregressive network, its outputs are of the next token. So each
-sequence is preceded by the beginning of text, as in its training.
+It was made from an autoregressive network, so an output predicts the next
+token, and the beginning of text precedes each sequence.
 
 Source: Ye et al., "Dream 7B" (arXiv 2508.15487), and the models' `config.json`.
 """

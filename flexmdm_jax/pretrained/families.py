@@ -1,4 +1,4 @@
-"""The families there are, by the architecture that `config.json` names."""
+"""Families of pretrained networks, by the architecture in `config.json`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-  """The family of a parsed `config.json`; an InputError if it is of none."""
+  """Finds the family of a parsed `config.json`; InputError if it has none."""
   architectures = config.get("architectures") or []
   for name in architectures:
     if name in FAMILIES:
@@ -28,25 +28,25 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def model_from_config(config: Mapping[str, Any], **options: Any) -> Transformer:
-  """The network that `config.json` describes.
+  """Builds the network that a `config.json` describes.
 
   Args:
-    config: parsed.
+    config: the parsed file.
     **options: further fields of `Transformer`, or other values of its fields.
 
   Raises:
-    InputError: the network is none that we compute; a field is wrong.
+    InputError: the network is not supported; a field is wrong.
   """
   settings = family_of(config).settings(config)
   return Transformer(**{**settings, **options})
 
 
 def places_of(model: Transformer, base: Sequence[Weight]) -> dict[str, Place]:
-  """Where each tensor of a network goes, by its key.
+  """Finds where each tensor of a network goes, by its key.
 
   Args:
     model: the network, with its retrofit if it has one.
-    base: its family's table of names.
+    base: the family's table of names.
   """
   shapes = {path: x.shape for path, x in flat_params(model).items()}
   table = (*base, *retrofit.table(model, base))

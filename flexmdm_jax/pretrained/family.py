@@ -1,4 +1,4 @@
-"""What tells one family of pretrained networks from another."""
+"""Families of pretrained networks: how their folders differ."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ from flexmdm_jax.pretrained.weights import Weight
 
 
 class Family(NamedTuple):
-  """A family of pretrained bidirectional Transformers.
+  """Family of pretrained bidirectional Transformers.
 
   Attributes:
-    settings: from a parsed `config.json` to the fields of `Transformer`;
-      raises an InputError where the network is none that we compute.
-    config: the inverse, a `config.json` to be written.
-    table: of weight names, for a network that has them all; the rows of
-      parameters that a configuration lacks are left out.
+    settings: turns a parsed `config.json` into the fields of `Transformer`;
+      raises an InputError where the network is not supported.
+    config: the inverse, which makes a `config.json` to be written.
+    table: weight names of a network that has them all; the rows of parameters
+      that a configuration lacks are left out.
   """
 
   settings: Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -27,7 +27,7 @@ class Family(NamedTuple):
 def config_of(
   model: Transformer, names: Mapping[str, str], **fixed: Any
 ) -> dict[str, Any]:
-  """A `config.json`: what `pick` took, and what is the same for a family."""
+  """Makes a `config.json` of the settings in `names` and the `fixed` ones."""
   ours = {
     "size": model.vocab.size,
     "mask": model.vocab.mask,
@@ -54,14 +54,14 @@ def require(config: Mapping[str, Any], **expected: tuple) -> None:
 
 
 def pick(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-  """Values of `config` under our names.
+  """Takes values out of `config`, under our names.
 
   Args:
     config: parsed `config.json`.
-    names: its keys, by our name.
+    names: the file's keys, by our name.
 
   Raises:
-    InputError: names the keys that are missing.
+    InputError: keys are missing.
   """
   missing = [key for key in names.values() if config.get(key) is None]
   if missing:

@@ -26,12 +26,12 @@ _NUMPY_NAMES = {theirs: ours for ours, theirs in _DTYPES.items()}
 
 
 class Tensors(Mapping[str, np.ndarray]):
-  """The tensors of some safetensors files, each read when it is asked for.
+  """Tensors of some safetensors files, each read when it is asked for.
 
   Attributes:
-    metadata: of all the files.
-    shapes: of each tensor.
-    dtypes: of each tensor; None where it is none of a network's weights.
+    metadata: the files' metadata, merged.
+    shapes: shape of each tensor.
+    dtypes: type of each tensor; None where no network's weights have it.
   """
 
   def __init__(self, paths: Sequence[str | pathlib.Path]):
@@ -73,17 +73,17 @@ class Tensors(Mapping[str, np.ndarray]):
     return len(self._paths)
 
   def file_of(self, key: str) -> str:
-    """The name of the file that holds a tensor."""
+    """Returns the name of the file that holds a tensor."""
     return self._paths[key].name
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """The parsed `config.json`; an InputError if there is none."""
+  """Reads and parses `config.json`; InputError if there is none."""
   return read_json(pathlib.Path(folder) / "config.json")
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The files that hold a folder's weights.
+  """Finds the files that hold a folder's weights.
 
   Raises:
     InputError: there are none; one is missing; a tensor is not in the file that
@@ -239,6 +239,7 @@ def _opened(path: pathlib.Path) -> safe_open:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads the JSON object in a file; InputError if there is none."""
   try:
     parsed = json.loads(path.read_text())
   except (OSError, ValueError) as error:

@@ -1,6 +1,6 @@
-"""A pretrained network in memory: from a Hugging Face folder, and back.
+"""Conversion in memory: from a Hugging Face folder, and back.
 
-What is too large for that is converted by `experiments.convert_llada`.
+For a network that is too large for it, see `pretrained.checkpoint`.
 """
 
 import json
@@ -23,21 +23,21 @@ def llada_from_hf(
   mask_padding: bool = True,
   **options: Any,
 ) -> tuple[Transformer, dict]:
-  """A pretrained network of any of the families, from its folder.
+  """Loads a pretrained network of any family from its Hugging Face folder.
 
   Args:
     folder: holds `config.json` and safetensors files.
-    retrofit: a safetensors file of what the public retrofit adds.
-    mask_padding: what lies beyond a sequence takes no part in attention; the
+    retrofit: a safetensors file of the tensors that the public retrofit adds.
+    mask_padding: positions beyond a sequence take no part in attention; the
       public code's outputs need False.
     **options: other fields of `Transformer`, such as `dtype` and `max_length`.
 
   Returns:
-    (model, params): `params` are of the types that the files have, and the
-    model computes in that of the embedding.
+    (model, params): `params` have the types that the files have, and the model
+    computes in the embedding's type.
 
   Raises:
-    InputError: as `pretrained.source.read`.
+    InputError: `pretrained.source.read` refuses the folder.
   """
   found = source.read(folder, retrofit)
   params = weights.convert(found.places, found.tensors)
@@ -47,14 +47,15 @@ def llada_from_hf(
 def llada_to_hf(
   model: Transformer, params: dict, folder: str | pathlib.Path
 ) -> None:
-  """Writes a folder of the LLaDA family, as `llada_from_hf` reads it.
+  """Writes a folder of the LLaDA family, which `llada_from_hf` can read.
 
   Args:
-    model: its outputs are of their own position, as LLaDA's.
-    params: its parameters. What a retrofit has added, low-rank updates with it,
-      goes to `retrofit.safetensors`; `merge_lora` would add the latter to the
+    model: a network whose outputs predict the token at their own position, as
+      LLaDA's do.
+    params: the model's parameters. A retrofit's tensors and low-rank updates go
+      to `retrofit.safetensors`; `merge_lora` would add the updates to the
       weights first.
-    folder: is made; what is there must be empty.
+    folder: folder to make; it must be empty or not exist.
 
   Raises:
     InputError: the folder is not empty or cannot be made; the model is of
@@ -63,8 +64,8 @@ def llada_to_hf(
   family = families.FAMILIES["LLaDAModelLM"]
   if model.begin is not None:
     raise InputError(
-      f"begin={model.begin}: a network whose outputs are of the next token is"
-      " no LLaDA. Use experiments.convert_llada --reverse."
+      f"begin={model.begin}: a network whose outputs predict the next token is"
+      " no LLaDA. Convert it with pretrained.checkpoint.to_hf."
     )
   flat = traverse_util.flatten_dict(params, sep="/")
   places = families.places_of(model, family.table)

@@ -1,4 +1,4 @@
-"""LLaDA-8B-Base, LLaDA-8B-Instruct and LLaDA 1.5.
+"""The LLaDA family: LLaDA-8B-Base, LLaDA-8B-Instruct and LLaDA 1.5.
 
 Source: Nie et al. (arXiv 2502.09992) and the models' `config.json`.
 """
@@ -44,7 +44,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     scale_logits=off,
   )
   settings = family.pick(config, _NAMES)
-  # The embedding may be padded beyond the vocabulary; logits are of its rows.
+  # The embedding may be padded beyond the vocabulary; its rows have logits.
   size = max(config.get("embedding_size") or 0, settings.pop("size"))
   return dict(
     settings,

@@ -1,4 +1,4 @@
-"""What a retrofit adds to a pretrained network, by the public code's names.
+"""Retrofits of pretrained networks: their tensors, by the public names.
 
 The public retrofit has low-rank updates of q, k, v and the vocabulary head, and
 a softplus head. Ours may have others, or none: a file's metadata tell.
@@ -13,9 +13,9 @@ from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained.weights import Place, Weight
 
 _PREFIX = "backbone.base_model.model."
-# Of the public code, whatever the sequences' length.
+# The public code's, whatever the sequences' length.
 _MAX_LENGTH = 1024
-# What the public code does; each may be in the metadata.
+# The public code's settings; each may be in the metadata.
 _PUBLIC = {
   "gap_head": ("softplus", str),
   "gap_scale": (float(_MAX_LENGTH), float),
@@ -37,17 +37,17 @@ def retrofitted(
   shapes: Mapping[str, tuple[int, ...]],
   metadata: Mapping[str, str],
 ) -> Transformer:
-  """The network that the tensors of a retrofit belong to.
+  """Makes the network that the tensors of a retrofit belong to.
 
   Args:
     model: the network as it was pretrained.
-    base: its family's table of names.
-    shapes: of the tensors that the retrofit adds.
+    base: the family's table of names.
+    shapes: shapes of the tensors that the retrofit adds.
     metadata: settings that differ from the public code's; the scale of the
       low-rank updates is `lora_alpha` (the rank, if not given) over the rank.
 
   Raises:
-    InputError: a number of `metadata` is none.
+    InputError: `metadata` has a word in the place of a number.
   """
   try:
     settings = {
@@ -76,7 +76,7 @@ def retrofitted(
 
 
 def metadata(model: Transformer) -> dict[str, str]:
-  """What `retrofitted` is to be told about a network's retrofit."""
+  """Makes the metadata that tell `retrofitted` of a network's retrofit."""
   values: dict[str, Any] = {
     "gap_head": model.gap_head,
     "gap_scale": model.gap_scale or model.max_length,
@@ -89,7 +89,7 @@ def metadata(model: Transformer) -> dict[str, str]:
 
 
 def table(model: Transformer, base: Sequence[Weight]) -> tuple[Weight, ...]:
-  """Names of what a retrofit adds; `base` is the family's table."""
+  """Names of the tensors that a retrofit adds to a family's table `base`."""
   if model.time_group is None or model.gap_head is None:
     return ()
   block = _targets(base)["q"].theirs.split("{}")[0] + "{}"
@@ -113,7 +113,7 @@ def table(model: Transformer, base: Sequence[Weight]) -> tuple[Weight, ...]:
 
 
 def keys(places: Mapping[str, Place]) -> list[str]:
-  """The keys of what a retrofit has added."""
+  """Keys of the tensors that a retrofit has added."""
   added = (_PREFIX, "time_mlp.", "scalar_length_head.")
   return [key for key in places if key.startswith(added)]
 
@@ -121,7 +121,7 @@ def keys(places: Mapping[str, Place]) -> list[str]:
 def adapter_shapes(
   base: Sequence[Weight], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
-  """From our parameters' shapes, what `retrofitted` looks at of theirs."""
+  """Shapes of their low-rank updates, found from our parameters' shapes."""
   found = {}
   for row in _targets(base).values():
     path = row.ours.removesuffix("kernel") + "lora_a"
@@ -131,7 +131,7 @@ def adapter_shapes(
 
 
 def _targets(base: Sequence[Weight]) -> dict[str, Weight]:
-  """The row of each layer that may be updated at low rank."""
+  """Finds the row of each layer that may be updated at low rank."""
   rows = {row.ours: row for row in base}
   return {
     name: rows["head/kernel" if name == "head" else f"blocks/{name}/kernel"]

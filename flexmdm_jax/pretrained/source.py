@@ -1,4 +1,4 @@
-"""A Hugging Face folder, understood: the network, and where its tensors go."""
+"""Hugging Face folders as sources: the network, and where its tensors go."""
 
 import pathlib
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from flexmdm_jax.pretrained.weights import Place
 
 
 class Source(NamedTuple):
-  """What a folder holds.
+  """Contents of a Hugging Face folder.
 
   Attributes:
     config: the parsed `config.json`.
     model: the network, with its retrofit if there is one; it computes in the
       type of the embedding.
-    tensors: by key; each is read when it is asked for.
-    places: where each goes.
+    tensors: tensors by key; each is read when it is asked for.
+    places: place of each tensor in our parameters, by key.
     retrofit: the retrofit's metadata, or None.
   """
 
@@ -37,16 +37,16 @@ class Source(NamedTuple):
 def read(
   folder: str | pathlib.Path, retrofit: str | pathlib.Path | None = None
 ) -> Source:
-  """Reads all but the weights themselves.
+  """Reads a Hugging Face folder, all but the weights themselves.
 
   Args:
     folder: holds `config.json` and safetensors files.
-    retrofit: a safetensors file of what a retrofit adds.
+    retrofit: a safetensors file of the tensors that a retrofit adds.
 
   Raises:
-    InputError: the folder is of no family, or its weights are missing, unknown,
-      truncated, twice there or of another shape than `config.json` implies; or
-      its tokenizer has ids that the network lacks.
+    InputError: the folder belongs to no family, or its weights are missing,
+      unknown, truncated, twice there or of another shape than `config.json`
+      implies; or its tokenizer has ids that the network lacks.
   """
   folder = pathlib.Path(folder)
   config = folders.read_config(folder)
@@ -81,15 +81,15 @@ def rebuilt(
   retrofit: Mapping[str, str] | None,
   shapes: Mapping[str, tuple[int, ...]],
 ) -> Transformer:
-  """The network of a folder that was converted.
+  """Builds the network of a folder that was converted.
 
   Args:
-    config: of the folder that it was converted from.
+    config: parsed `config.json` of the folder that it was converted from.
     retrofit: the retrofit's metadata, or None.
-    shapes: of the parameters.
+    shapes: shapes of the parameters, by path.
 
   Raises:
-    InputError: as `families.model_from_config`.
+    InputError: `families.model_from_config` refuses the config.
   """
   model = families.model_from_config(config)
   if retrofit is None:

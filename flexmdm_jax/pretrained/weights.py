@@ -14,16 +14,16 @@ from flexmdm_jax.errors import InputError
 
 
 class Weight(NamedTuple):
-  """One row of a table of weight names.
+  """Row of a table of weight names.
 
   Attributes:
-    theirs: their key; `{}` stands for the number of the block.
+    theirs: key of their tensor; `{}` stands for the number of the block.
     ours: path in our parameters, where blocks are stacked along axis 0.
-    inputs: how many leading axes of one block's parameter are inputs of a
+    inputs: number of leading axes of one block's parameter that are inputs of a
       linear layer, whose torch weight is [outputs, inputs] with the axes of
       each side flattened; 0 for a tensor of the same layout.
-    shared: so many blocks in turn share one parameter, which is stacked once;
-      theirs lists it once a block.
+    shared: number of consecutive blocks that share one parameter, which is
+      stacked once; their tensors list it once for each block.
   """
 
   theirs: str
@@ -32,17 +32,17 @@ class Weight(NamedTuple):
   shared: int = 1
 
   def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of their tensor, from that of one block's parameter of ours."""
+    """Shape of their tensor for a parameter of ours, of one block."""
     if not self.inputs:
       return tuple(shape) if not self._flat else (math.prod(shape),)
     return math.prod(shape[self.inputs :]), math.prod(shape[: self.inputs])
 
   def to_ours(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """One block's parameter of ours, from their tensor."""
+    """Makes one block's parameter of ours from their tensor."""
     return (tensor.T if self.inputs else tensor).reshape(shape)
 
   def to_theirs(self, value: np.ndarray) -> np.ndarray:
-    """Their tensor, from one block's parameter of ours."""
+    """Makes their tensor from one block's parameter of ours."""
     shape = self.their_shape(value.shape)
     if self.inputs:
       return np.ascontiguousarray(value.reshape(shape[::-1]).T)
@@ -50,15 +50,15 @@ class Weight(NamedTuple):
 
   @property
   def _flat(self) -> bool:
-    """Their biases have one axis, whatever the shape of ours."""
+    """Whether their tensor has one axis, whatever ours has: a bias."""
     return self.theirs.endswith(".bias")
 
 
 class BlockNames(NamedTuple):
-  """Makes the rows of what every block has.
+  """Maker of the rows for parameters that every block has.
 
   Attributes:
-    prefix: of their keys, with `{}` for the number of the block.
+    prefix: beginning of their keys, with `{}` for the number of the block.
   """
 
   prefix: str
@@ -75,13 +75,13 @@ class BlockNames(NamedTuple):
 
 
 class Place(NamedTuple):
-  """Where one tensor of theirs goes.
+  """Place of one tensor of theirs in our parameters.
 
   Attributes:
-    row: of the table.
-    index: into the stack; None where nothing is stacked.
-    shape: of the parameter, without the axis of the stack.
-    first: the key of the first block that shares the parameter.
+    row: the tensor's row of the table.
+    index: index into the stack; None where nothing is stacked.
+    shape: shape of the parameter, without the axis of the stack.
+    first: key of the first block that shares the parameter.
   """
 
   row: Weight
@@ -111,12 +111,12 @@ def places(
   shapes: Mapping[str, Sequence[int]],
   num_blocks: int,
 ) -> dict[str, Place]:
-  """Where each tensor of theirs goes, by its key.
+  """Finds where each tensor of theirs goes, by its key.
 
   Args:
-    table: names every parameter of `shapes` once.
-    shapes: of our parameters, by path.
-    num_blocks: of the network.
+    table: rows that name every parameter of `shapes` once.
+    shapes: shapes of our parameters, by path.
+    num_blocks: number of blocks of the network.
   """
   rows = {row.ours: row for row in table}
   # A parameter of ours outside the table is a defect of the table.
@@ -162,13 +162,13 @@ def convert(
   ignored: frozenset[str] = frozenset(),
   dtype: Any = None,
 ) -> dict:
-  """Our parameters, from their `state`.
+  """Converts their tensors to our parameters.
 
   Args:
-    places: where their tensors go.
+    places: where their tensors go, by key.
     state: their tensors by key; each is read once.
-    ignored: keys that are of no use to us.
-    dtype: of the parameters; None keeps that of the tensors.
+    ignored: keys that are not used.
+    dtype: type of the parameters; None keeps the tensors' own.
 
   Raises:
     InputError: a tensor is missing, unknown or of another shape; one that
@@ -201,7 +201,7 @@ def require_equal(key, tensor, first, first_tensor) -> None:
 
 
 def names(keys: Iterable[str], limit: int = 5) -> str:
-  """The first few of `keys`, on one line."""
+  """Lists the first few of `keys` on one line."""
   keys = sorted(keys)
   more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
   return ", ".join(keys[:limit]) + more

@@ -1,1 +1,23 @@
-"""Sampling: starts, the step's choices, and the loop."""
+"""Sampling: the loop over steps, its methods, and where the rows lie."""
+
+from flexmdm_jax.sampling.autoregressive import sample_autoregressive
+from flexmdm_jax.sampling.config import SamplerConfig
+from flexmdm_jax.sampling.loop import (
+  Samples,
+  Trace,
+  in_batches,
+  row_keys,
+  sample,
+)
+from flexmdm_jax.sampling.placement import Placement
+
+__all__ = [
+  "Placement",
+  "SamplerConfig",
+  "Samples",
+  "Trace",
+  "in_batches",
+  "row_keys",
+  "sample",
+  "sample_autoregressive",
+]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from flexmdm_jax.prediction import Denoiser, forbid_mask
 from flexmdm_jax.rows import Start
-from flexmdm_jax.sampling import choices
+from flexmdm_jax.sampling.draws import draw_tokens
 from flexmdm_jax.sampling.loop import Samples, row_keys
 from flexmdm_jax.vocab import Vocab
 
@@ -53,7 +53,7 @@ def sample_autoregressive(
     at, tokens, length, ended = state
     logits = denoiser(tokens, length, jnp.zeros(B)).token_logits[:, at - 1]
     logits = forbid_mask(logits.astype(jnp.float32), vocab)
-    drawn = choices.draw_tokens(keys[at], logits, temperature, top_p).token
+    drawn = draw_tokens(keys[at], logits, temperature, top_p).token
     grows = ~ended & (length == at)
     ended = ended | (grows & (drawn == vocab.pad))
     grows = grows & ~ended & (at < L)

@@ -1,118 +1,54 @@
-"""The sampler: alternately reveal masks and insert masks, from t = 0 to 1.
+"""The sampler's loop: from time 0 to 1, revealing masks and inserting others.
 
-One network call a step serves both moves, with the rates of the step's start.
-The last step reveals every mask and inserts nothing.
+    Start --> Canvas: the rows, C positions wide, at time s <-----------+
+                |                                                       |
+     before     |  method: which masks are due in (s, u], which tokens  |
+     the call   |    it wants                                           |
+                +---> no token wanted, no gap open: the rows stay ------+
+                |                                                       |
+     the call   |  Chain.ask: the network, once, at time s; a token     |
+                |    for each wanted position, and what the gaps miss   |
+                |                                                       |
+     after      |  method: which masks it reveals, how many it inserts  |
+     the call   |  Chain.move: both, in one pass over the rows          |
+                +---> a row wants more than C < L positions: the step   |
+                |     is undone; a wider canvas repeats it, with the    |
+                |     same bits ----------------------------------------+
+                v                                                       |
+              trace[i + 1] = the rows; s, u = u, the next time ---------+
+                |
+                v  at time 1
+             Samples
+
+The loop has the times, the width of the canvas and the trace; what lies between
+is one `step` of a method (see `methods`). The last step reveals every mask and
+inserts nothing.
 
 Source: arXiv 2509.01025, "sampling algorithms".
 """
 
-import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
-from flexmdm_jax.kernels.insert_unmask import insert_unmask
-from flexmdm_jax.prediction import Denoiser
+from flexmdm_jax.prediction import Denoiser, as_pytree
 from flexmdm_jax.rows import Start
-from flexmdm_jax.sampling.placement import Placement, on_axis
-from flexmdm_jax.sampling.step import choose, plan_step
+from flexmdm_jax.sampling.canvas import Canvas, canvas_widths
+from flexmdm_jax.sampling.chain import Chain
+from flexmdm_jax.sampling.config import SamplerConfig
+from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.vocab import Vocab
-
-METHODS = ("tau_leaping", "euler", "adaptive")
-CONFIDENCES = ("margin", "top_prob", "entropy", "position")
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerConfig:
-  """How to sample.
-
-  Attributes:
-    steps: network calls.
-    method: "tau_leaping", exact in the number of events for the rates of the
-      step's start; "euler", first order in the step; "adaptive", which reveals
-      as many masks as tau-leaping but chooses the most confident ones.
-    confidence: what "adaptive" ranks masks by; see `choices.confidence`.
-    window_scale: "adaptive" chooses K masks among the leftmost
-      `floor(window_scale * K)` only. None: among all.
-    max_window: upper limit of that window. None: no limit.
-    temperature: of the token posterior; 0 takes its mode.
-    top_p: nucleus of the token posterior.
-    time_exponent: the steps end at `1 - (1 - i / steps) ** time_exponent`;
-      above 1 they shorten towards the end, where the hazards are large.
-    buckets: lengths of canvas that the loop is compiled for, ascending; L is
-      added. It runs in the shortest that holds the longest row, and moves up as
-      rows grow, which changes the cost and no sample. None: `default_buckets`,
-      or L alone if the denoiser is a plain callable, or one whose rows see the
-      padding after them.
-
-  Raises:
-    InputError: a field is out of its range; the message names it.
-  """
-
-  steps: int
-  method: str = "tau_leaping"
-  confidence: str = "margin"
-  window_scale: float | None = None
-  max_window: int | None = None
-  temperature: float = 1.0
-  top_p: float = 1.0
-  time_exponent: float = 1.0
-  buckets: tuple[int, ...] | None = None
-
-  def __post_init__(self):
-    def require(ok, field, rule):
-      if not ok:
-        value = getattr(self, field)
-        raise InputError(f"SamplerConfig.{field}={value!r} {rule}.")
-
-    is_int = isinstance(self.steps, int) and not isinstance(self.steps, bool)
-    require(is_int and self.steps >= 1, "steps", "must be an int >= 1")
-    require(self.method in METHODS, "method", f"must be one of {METHODS}")
-    require(
-      self.confidence in CONFIDENCES,
-      "confidence",
-      f"must be one of {CONFIDENCES}",
-    )
-    for field in ("window_scale", "max_window"):
-      value = getattr(self, field)
-      require(
-        value is None or self.method == "adaptive",
-        field,
-        'needs method="adaptive"',
-      )
-      require(value is None or value >= 1, field, "must be None or >= 1")
-    require(0 <= self.temperature < float("inf"), "temperature", "must be >= 0")
-    require(0 < self.top_p <= 1, "top_p", "must be in (0, 1]")
-    require(
-      0 < self.time_exponent < float("inf"), "time_exponent", "must be > 0"
-    )
-    if self.buckets is not None:
-      buckets = tuple(self.buckets)
-      object.__setattr__(self, "buckets", buckets)
-      require(
-        all(isinstance(C, int) and C >= 1 for C in buckets)
-        and list(buckets) == sorted(set(buckets)),
-        "buckets",
-        "must be ascending ints >= 1",
-      )
-
-  def times(self) -> np.ndarray:
-    """The times between the steps, f32[steps + 1], from 0 to 1."""
-    even = np.arange(self.steps + 1, dtype=np.float32) / self.steps
-    return 1 - (1 - even) ** np.float32(self.time_exponent)
 
 
 class Trace(NamedTuple):
-  """Every state of a batch, from the start to the sample."""
+  """States of a batch, one after each step, from the start to the sample."""
 
   tokens: Int[Array, "steps+1 B L"]
   length: Int[Array, "steps+1 B"]
@@ -156,9 +92,10 @@ def sample(
       (with one key: on the key and the row's index) and its own start alone.
     denoiser: the model.
     start: the state at time 0.
-    interpolant: the schedules the model was trained with.
+    interpolant: the path's schedules: those the model was trained with, unless
+      the denoiser is put on another path by `on_path`.
     vocab: the id space.
-    config: how to sample.
+    config: the sampler's settings.
     trace: whether to keep every state.
     placement: the devices, if there are several.
 
@@ -181,12 +118,17 @@ def sample(
     key = jax.random.wrap_key_data(key)
   if key.shape not in ((), (B,)):
     raise InputError(f"key has shape {key.shape}: pass one key or {B} keys.")
-  if jax.tree_util.all_leaves([denoiser]):  # a plain function
-    denoiser = jax.tree_util.Partial(denoiser)
   if placement is not None:
     placement.require_divides(B)
   return _sample(
-    key, denoiser, start, interpolant, vocab, config, trace, placement
+    key,
+    as_pytree(denoiser),
+    start,
+    interpolant,
+    vocab,
+    config,
+    trace,
+    placement,
   )
 
 
@@ -197,7 +139,7 @@ def in_batches(
   batch_size: int,
   shares: int = 1,
 ) -> Samples:
-  """Samples at most `batch_size` rows at a time; the result is the same.
+  """Samples rows in batches, which change no row's result.
 
   Args:
     draw: `(key, start=...) -> Samples`, `sample` with its other arguments
@@ -230,28 +172,25 @@ def in_batches(
 
 
 def row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, " N"]:
-  """A key for each row, that of row i whatever the number of rows."""
+  """Makes a key for each row, which does not depend on the number of rows."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
     key, jnp.arange(num_rows)
   )
 
 
-class _State(NamedTuple):
-  """Where the loop is; arrays are as wide as the canvas, C.
+class _Progress(NamedTuple):
+  """The loop's state.
 
   Attributes:
-    step: steps done.
-    tokens, length: the rows.
-    closed: whether the gap before each token is closed, 0 or 1.
-    truncated: as in `Samples`.
-    overflow: the step after `step` needs a longer canvas.
+    steps: number of steps done.
+    canvas: the rows.
+    truncated: rows that wanted more room than L so far.
+    overflow: whether the next step needs a wider canvas.
     trace: states so far, [steps+1, B, L], if asked for.
   """
 
-  step: Int[Array, ""]
-  tokens: Int[Array, "B C"]
-  length: Int[Array, " B"]
-  closed: Int[Array, "B C"]
+  steps: Int[Array, ""]
+  canvas: Canvas
   truncated: Bool[Array, " B"]
   overflow: Bool[Array, ""]
   trace: Trace | None
@@ -280,142 +219,88 @@ def _sample(key, denoiser, start, interpolant, vocab, config, trace, placement):
 
 def _sample_rows(
   key, denoiser, start, *, interpolant, vocab, config, trace, vocab_axis
-):
+) -> Samples:
   """Samples the rows of one device, or of those that split the vocabulary."""
   B, L = start.tokens.shape
-  # [steps, B] keys, and the ends of the steps.
-  keys = jax.vmap(lambda k: jax.random.split(k, config.steps), out_axes=1)(key)
-  times = jnp.asarray(config.times())
-  # The gap after the last token is open if it was so at the start.
-  end_open = jnp.take_along_axis(start.open_gaps, start.length[:, None], axis=1)
-  insert = functools.partial(
-    insert_unmask, mask=2 * vocab.mask, pad=2 * vocab.pad
+  step = functools.partial(
+    _step,
+    method=config.make_method(),
+    chain=Chain(
+      denoiser,
+      interpolant,
+      vocab,
+      config.temperature,
+      config.top_p,
+      vocab_axis,
+    ),
+    # [steps, B]
+    keys=jax.vmap(lambda k: jax.random.split(k, config.steps), out_axes=1)(key),
+    times=jnp.asarray(config.times()),
+    L=L,
   )
-  insert = on_axis(vocab_axis, insert, P(), P())
-
-  def step(state: _State) -> _State:
-    i = state.step
-    C = state.tokens.shape[1]
-    plan = plan_step(
-      keys[i],
-      state.tokens,
-      state.length,
-      _open_gaps(state.closed, state.length, end_open),
-      times[i],
-      times[i + 1],
-      interpolant=interpolant,
-      vocab=vocab,
-      config=config,
-    )
-
-    def move(tokens, length, closed):
-      revealed, insertions = choose(
-        denoiser,
-        plan,
-        tokens,
-        length,
-        times[i],
-        times[i + 1],
-        interpolant=interpolant,
-        vocab=vocab,
-        config=config,
-        vocab_axis=vocab_axis,
-      )
-      # Whether the gap before a token is closed moves with the token: packed
-      # into one id, a single pass moves both. New masks have open gaps.
-      packed, length, full = insert(
-        2 * tokens + closed,
-        length,
-        jnp.where(revealed >= 0, 2 * revealed + closed, -1),
-        insertions,
-      )
-      return packed // 2, length, packed % 2, full
-
-    def stay(tokens, length, closed):
-      return tokens, length, closed, jnp.zeros(B, bool)
-
-    rows = (state.tokens, state.length, state.closed)
-    *moved, full = jax.lax.cond(plan.moves, move, stay, *rows)
-    # Nothing of a step that does not fit is kept: the next canvas repeats it,
-    # from the same bits.
-    overflow = jnp.any(full) & (C < L)
-    tokens, length, closed = jax.tree.map(
-      lambda new, old: jnp.where(overflow, old, new), tuple(moved), rows
-    )
-    truncated = state.truncated | (full & ~overflow)
-    i = jnp.where(overflow, i, i + 1)
-    states = state.trace
-    if states is not None:
-      frame = Trace(_widen(tokens, L, vocab.pad), length)
-      states = jax.tree.map(lambda all, one: all.at[i].set(one), states, frame)
-    return _State(i, tokens, length, closed, truncated, overflow, states)
-
-  frames = None
-  if trace:
-    frames = jax.tree.map(
-      lambda x: jnp.broadcast_to(x, (config.steps + 1, *x.shape)),
-      Trace(start.tokens, start.length),
-    )
-  state = _State(
+  state = _Progress(
     jnp.int32(0),
-    start.tokens,
-    start.length,
-    (~start.open_gaps[:, :-1]).astype(jnp.int32),
+    Canvas.of(start),
     jnp.zeros(B, bool),
     jnp.array(False),
-    frames,
+    _begin_trace(start, config.steps) if trace else None,
   )
-  for C in _canvases(config, denoiser, L):
-    # Rows that begin longer than this canvas leave its loop at once.
-    fits = jnp.max(state.length, initial=0) <= C
-    short = state._replace(
-      tokens=state.tokens[:, :C], closed=state.closed[:, :C], overflow=~fits
-    )
-    short = jax.lax.while_loop(
-      lambda state: (state.step < config.steps) & ~state.overflow, step, short
-    )
-    tokens = _widen(short.tokens, L, vocab.pad)
-    closed = _widen(short.closed, L, 0)
-    state = short._replace(
-      tokens=jnp.where(fits, tokens, state.tokens),
-      closed=jnp.where(fits, closed, state.closed),
-    )
-  return Samples(state.tokens, state.length, state.truncated, state.trace)
+  for C in canvas_widths(config.buckets, denoiser, L):
+    state = _on_canvas(C, state, step, config.steps, vocab)
+  return Samples(
+    state.canvas.tokens, state.canvas.length, state.truncated, state.trace
+  )
 
 
-def _canvases(
-  config: SamplerConfig, denoiser: Denoiser, L: int
-) -> tuple[int, ...]:
-  """The lengths of canvas that the loop is compiled for, up to L."""
-  buckets = config.buckets
-  if buckets is None:
-    # A plain callable may know its L only.
-    short = getattr(denoiser, "ignores_padding", False)
-    buckets = default_buckets(L) if short else ()
-  return (*(C for C in buckets if C < L), L)
+def _on_canvas(
+  C: int,
+  state: _Progress,
+  step: Callable[[_Progress], _Progress],
+  num_steps: int,
+  vocab: Vocab,
+) -> _Progress:
+  """Takes all steps that fit a canvas of C positions."""
+  L = state.canvas.width
+  # Rows that begin longer than this canvas leave its loop at once.
+  fits = jnp.max(state.canvas.length, initial=0) <= C
+  after = jax.lax.while_loop(
+    lambda state: (state.steps < num_steps) & ~state.overflow,
+    step,
+    state._replace(canvas=state.canvas.cut(C), overflow=~fits),
+  )
+  canvas = _choose(fits, after.canvas.widen(L, vocab), state.canvas)
+  return after._replace(canvas=canvas)
 
 
-def default_buckets(L: int) -> tuple[int, ...]:
-  """Lengths of canvas below L, such that one more is a multiple of 64.
-
-  A model appends a pad to its rows, and hardware likes round numbers. Rows that
-  end at a quarter of L never see more than a quarter of it; more lengths would
-  save little and each is compiled.
-  """
-  shares = (L / 8, L / 4, L / 2, 3 * L / 4)
-  lengths = {math.ceil(share / 64) * 64 - 1 for share in shares}
-  return tuple(sorted(C for C in lengths if C <= 0.8 * L))
-
-
-def _widen(x: Int[Array, "B C"], L: int, fill: int) -> Int[Array, "B L"]:
-  return jnp.pad(x, ((0, 0), (0, L - x.shape[1])), constant_values=fill)
+def _step(state: _Progress, *, method, chain, keys, times, L) -> _Progress:
+  """Takes one step; one that does not fit a canvas below L is undone."""
+  i, before = state.steps, state.canvas
+  moved, full = method.step(chain, keys[i], before, times[i], times[i + 1])
+  overflow = jnp.any(full) & (before.width < L)
+  canvas = _choose(overflow, before, moved)
+  i = jnp.where(overflow, i, i + 1)
+  trace = state.trace
+  if trace is not None:
+    trace = _record(trace, i, canvas.widen(L, chain.vocab))
+  truncated = state.truncated | (full & ~overflow)
+  return _Progress(i, canvas, truncated, overflow, trace)
 
 
-def _open_gaps(
-  closed: Int[Array, "B C"], length: Int[Array, " B"], end: Bool[Array, "B 1"]
-) -> Bool[Array, "B C+1"]:
-  """The open gaps of the present states, of which the last is open if `end`."""
-  index = jnp.arange(closed.shape[1] + 1)
-  before = jnp.pad(closed == 0, ((0, 0), (0, 1)))
-  is_open = jnp.where(index == length[:, None], end, before)
-  return is_open & (index <= length[:, None])
+def _choose(first: Bool[Array, ""], a: Canvas, b: Canvas) -> Canvas:
+  """Picks `a` if `first`, else `b`."""
+  return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
+
+
+def _begin_trace(start: Start, num_steps: int) -> Trace:
+  """Makes a trace that holds the start throughout."""
+  return jax.tree.map(
+    lambda x: jnp.broadcast_to(x, (num_steps + 1, *x.shape)),
+    Trace(start.tokens, start.length),
+  )
+
+
+def _record(trace: Trace, i: Int[Array, ""], canvas: Canvas) -> Trace:
+  """Writes the rows into a trace, as its state `i`."""
+  return Trace(
+    trace.tokens.at[i].set(canvas.tokens), trace.length.at[i].set(canvas.length)
+  )

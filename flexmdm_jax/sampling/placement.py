@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.mesh import ROW_AXES, TENSOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Placement:
   """
 
   mesh: Mesh
-  batch: tuple[str, ...] = ("data", "fsdp")
-  vocab: str = "tensor"
+  batch: tuple[str, ...] = ROW_AXES
+  vocab: str = TENSOR
 
   def __post_init__(self):
     named = (*self.batch, self.vocab)
@@ -51,11 +52,11 @@ class Placement:
 
   @property
   def vocab_axis(self) -> str | None:
-    """The vocabulary's axis, if it is split."""
+    """Mesh axis over which the vocabulary is split, or None."""
     return self.vocab if self.mesh.shape[self.vocab] > 1 else None
 
   def rows(self, axis: int = 0) -> PartitionSpec:
-    """Of an array whose rows lie along `axis`."""
+    """Makes the spec of an array whose rows lie along `axis`."""
     return PartitionSpec(*[None] * axis, self.batch)
 
   def require_divides(self, num_rows: int) -> None:
@@ -68,7 +69,7 @@ class Placement:
       )
 
   def by_rows(self, run: Callable[..., Any], out_specs: Any) -> Callable:
-    """`run(keys, denoiser, start)` on each device's own rows."""
+    """Makes `run(keys, denoiser, start)` run on each device's own rows."""
     manual = set(self.mesh.axis_names)
     if self.vocab_axis:
       manual.remove(self.vocab_axis)
@@ -85,7 +86,9 @@ class Placement:
 def on_axis(
   axis: str | None, f: Callable[..., Any], in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
-  """`f` on each device along `axis` of the mesh in scope; `f` if it is None.
+  """Makes `f` run on each device along `axis` of the mesh in scope.
+
+  Without an axis it is `f` itself.
 
   The compiler cannot partition a kernel by itself.
   """

@@ -1,4 +1,4 @@
-"""Tasks: what a run trains on and starts sampling from.
+"""Tasks: data sets that runs train on and start sampling from.
 
 A task joins a data set with the layout of a method: "flexmdm", or one of the
 baselines that the data set offers.
@@ -36,7 +36,7 @@ _TASKS: dict[str, Callable[[str, Mapping[str, Any]], Task]] = {
 
 
 def make_task(method: str, data: Mapping[str, Any]) -> Task:
-  """The task of a method on the data set that `data` describes.
+  """Makes the task of a method on the data set that `data` describes.
 
   Raises:
     InputError: unknown name, method or setting, or one out of range.

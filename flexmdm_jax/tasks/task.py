@@ -1,4 +1,4 @@
-"""What a task is: a data set in the layout of a method."""
+"""Task: a data set in the layout of a method."""
 
 import abc
 import functools
@@ -18,8 +18,8 @@ class Task(abc.ABC):
   """A data set in the layout of a method.
 
   Attributes:
-    methods: what can be trained on this data set.
-    method: the one chosen.
+    methods: methods that can be trained on this data set.
+    method: the method chosen.
     vocab: the id space.
     max_length: L, the positions of an example.
     buckets: lengths of sequences by which they may be batched; none if empty.
@@ -33,54 +33,54 @@ class Task(abc.ABC):
 
   @property
   def inserts(self) -> bool:
-    """Whether the length is the model's to decide, by insertions."""
+    """Tells whether the model decides the length, by insertions."""
     return self.method == "flexmdm"
 
   @property
   def causal(self) -> bool:
-    """Whether the model reads from left to right."""
+    """Tells whether the model reads from left to right."""
     return self.method == "autoregressive"
 
   @functools.cached_property
   @abc.abstractmethod
   def layout(self) -> Layout:
-    """The layout of `method`."""
+    """Layout of `method`."""
 
   @abc.abstractmethod
   def records(self, split: str) -> Sequence[Mapping[str, Any]]:
-    """The records of a split; prepares the data set on first use."""
+    """Opens the records of a split; prepares the data set on first use."""
 
   @abc.abstractmethod
   def encode(self, record: Mapping[str, np.ndarray]) -> Rows:
-    """The training example of a record."""
+    """Makes the training example of a record."""
 
   @abc.abstractmethod
   def start(self, records: Sequence[Mapping[str, np.ndarray]]) -> Rows:
-    """Where sampling starts to solve, or to stand beside, these records."""
+    """Makes the rows that sampling starts from to solve, or match, records."""
 
   def variants(self) -> dict[str, "Task"]:
-    """Ways to start that one trained model has; usually one, named ""."""
+    """Lists the ways to start of one trained model; usually one, named ""."""
     return {"": self}
 
   def decode(self, tokens: np.ndarray, length: np.ndarray) -> list[list[int]]:
-    """The sequences of a batch of samples, without padding or prefix."""
+    """Reads the sequences of samples, without padding or prefix."""
     return [
       self.layout.decode(row, int(n))
       for row, n in zip(np.asarray(tokens), np.asarray(length), strict=True)
     ]
 
   def encode_text(self, text: str) -> list[int]:
-    """The tokens of a prompt: here, ids separated by spaces."""
+    """Tokenises a prompt: here, reads ids separated by spaces."""
     return parse_ids(text)
 
   def to_text(self, tokens: Iterable[int]) -> str | None:
-    """The text of a sequence; None where tokens are no text."""
+    """Decodes a sequence to text; None where tokens are no text."""
     del tokens
     return None
 
 
 class SequenceTask(Task):
-  """A task of unconditional sequences, which start from nothing.
+  """Task of unconditional sequences, which start from nothing.
 
   A subclass sets `vocab` and `records`.
   """
@@ -108,7 +108,7 @@ class SequenceTask(Task):
 
 
 def parse_ids(text: str) -> list[int]:
-  """The ids in a text of numbers separated by spaces or commas."""
+  """Reads the ids in a text of numbers separated by spaces or commas."""
   try:
     return [int(word) for word in text.replace(",", " ").split()]
   except ValueError as error:
@@ -128,5 +128,5 @@ def require_method(method: str, methods: Sequence[str]) -> str:
 
 
 def data_folder(folder: str) -> str:
-  """Where data sets are kept: absolute, `~` expanded."""
+  """Makes a folder of data sets absolute, with `~` expanded."""
   return str(pathlib.Path(os.path.expanduser(folder)).absolute())

@@ -1,23 +1,22 @@
 """Checkpoints of a training run, by Orbax.
 
 Each holds the whole state (parameters, EMA, optimiser, step, keys, metric
-sums), the position in the data, and what the parameters belong to: the run's
-config and its interpolant. They are written in the background and appear under
+sums), the position in the data, and the run's config and interpolant, to which
+the parameters belong. They are written in the background and appear under
 their final name only when complete. Of several processes each writes its part;
 any number of processes and devices restores the whole.
 """
 
-import contextlib
 import logging
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
+from flexmdm_jax.files import clear_disk_errors
 from flexmdm_jax.training import hosts
 from flexmdm_jax.training.step import TrainState
 
@@ -94,14 +93,14 @@ class Checkpointer:
         )
         if int(restored.state.step) != step:
           raise ValueError(f"it holds step {int(restored.state.step)}")
-      except Exception as error:  # whatever a damaged file makes Orbax raise
+      except Exception as error:  # a damaged file may raise anything
         problem = first_line(error)
       # Each process reads its part: what one cannot read, none takes.
       if problems := [text for text in hosts.exchange(problem) if text]:
         damaged[step] = problems[0]
         continue
       if damaged:
-        if hosts.is_lead():
+        if hosts.is_first_process():
           for newer, problem in damaged.items():
             self._move_aside(newer, problem)
         hosts.exchange("")  # the others look again when it is done
@@ -113,7 +112,7 @@ class Checkpointer:
       raise InputError(
         f"none of the {len(damaged)} checkpoints in {self.folder} can be read"
         f" ({newest}: {damaged[newest]}): put a good copy there, or"
-        " start again in another --workdir."
+        " start again in another workdir."
       )
     return None
 
@@ -137,7 +136,7 @@ class Checkpointer:
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-  """The steps of a run's checkpoints, ascending."""
+  """Lists the steps of a run's checkpoints, ascending."""
   folder = pathlib.Path(workdir).absolute() / "checkpoints"
   return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
 
@@ -145,12 +144,12 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
 def restore_ema(
   workdir: pathlib.Path, abstract_params: Any, step: int | None = None
 ) -> tuple[int, Any, dict[str, Any]]:
-  """The newest readable EMA parameters of a run, for evaluation.
+  """Restores the newest readable EMA parameters of a run, for evaluation.
 
   Args:
     workdir: the run's directory.
     abstract_params: shapes, types and shardings to restore onto.
-    step: that of the checkpoint to read; None for the newest.
+    step: step of the checkpoint to read; None for the newest.
 
   Returns:
     (step, parameters, the `meta` that was saved with them).
@@ -177,7 +176,7 @@ def restore_ema(
         folder / str(step) / "meta"
       )
       return step, restored["ema"], meta
-    except Exception as error:  # as in Checkpointer.restore
+    except Exception as error:  # a damaged file may raise anything
       logging.warning(
         "checkpoint %d cannot be read (%s), trying an older one",
         step,
@@ -185,45 +184,12 @@ def restore_ema(
       )
   raise InputError(
     f"no readable checkpoint in {folder}: train first, with"
-    f" python -m experiments.train --workdir={workdir}."
+    " python -m experiments.train."
   )
 
 
-@contextlib.contextmanager
-def clear_disk_errors(folder: pathlib.Path) -> Iterator[None]:
-  """Makes one InputError of whatever a full or forbidden disk raises."""
-  try:
-    yield
-  except InputError:
-    raise
-  except Exception as error:
-    text = str(error).lower()
-    for sign, fix in _DISK_ERRORS.items():
-      if sign in text:
-        raise InputError(
-          f"cannot write to {folder} ({sign}): {fix} and run the command"
-          " again; it resumes from the last complete checkpoint."
-        ) from error
-    raise
-
-
-# What the operating system and Orbax's storage layer say, and the remedy.
-_DISK_ERRORS = {
-  "no space left": "free some space",
-  "resource_exhausted": "free some space",
-  "quota exceeded": "free some space",
-  "permission denied": "make it writable",
-  "read-only file system": "make it writable",
-}
-
-
-def first_line(error: Exception) -> str:
-  """The start of an error's message, or its name if it has none."""
-  return ((str(error).splitlines() or [""])[0] or repr(error))[:200]
-
-
 def state_bytes(abstract_state: TrainState) -> int:
-  """Size of a checkpoint on disk, before compression."""
+  """Computes the bytes of a checkpoint on disk, before compression."""
   return sum(
     int(np.prod(x.shape)) * 4
     for x in jax.tree.leaves(abstract_state)

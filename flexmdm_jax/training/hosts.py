@@ -1,9 +1,9 @@
 """Several processes that train as one: who acts first, and errors for all.
 
-A process that stops alone leaves the others waiting in a collective. So what
-may fail on one of them is done `together`: an error of one is raised by all.
-Every function here is called by all processes in the same order; a single
-process passes through.
+A process that stops alone leaves the others waiting in a collective. So an
+action that may fail on one of them goes through `on_all_processes`: an error of
+one is raised by all. Every function here is called by all processes in the same
+order; a single process passes through.
 """
 
 import contextlib
@@ -24,15 +24,18 @@ T = TypeVar("T")
 _MESSAGE_BYTES = 1024
 
 
-def is_lead() -> bool:
-  """Whether this process is the one that writes; touches no device if alone."""
+def is_first_process() -> bool:
+  """Tells whether this process is the one that writes.
+
+  A process that is alone touches no device for that.
+  """
   return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def exchange(text: str) -> list[str]:
-  """The texts of all processes, by process; cut at 1,024 bytes.
+  """Returns the texts of all processes, in their order; cut at 1,024 bytes.
 
-  It is a barrier too: none returns before all have come.
+  It is a barrier too: no process returns before all have called it.
   """
   if not jax.distributed.is_initialized():
     return [text]
@@ -46,11 +49,15 @@ def exchange(text: str) -> list[str]:
   ]
 
 
-def together(act: Callable[[], T]) -> T:
-  """What `act` returns on this process, once it succeeded on all.
+def on_all_processes(act: Callable[[], T]) -> T:
+  """Calls `act` on every process, and returns once it succeeded on all.
+
+  Returns:
+    The result of `act` on this process.
 
   Raises:
-    InputError: `act` raised it on a process: the first one's, on every process.
+    InputError: `act` raised it on a process; every process raises the error of
+      the first such.
   """
   if not jax.distributed.is_initialized():
     return act()
@@ -67,20 +74,30 @@ def together(act: Callable[[], T]) -> T:
   return result
 
 
-def lead(act: Callable[[], T]) -> T | None:
-  """As `together`, but process 0 alone acts; the others return None."""
-  return together(lambda: act() if is_lead() else None)
+def on_first_process(act: Callable[[], T]) -> T | None:
+  """Calls `act` on process 0 alone; the others wait, and return None.
 
-
-def in_turn(act: Callable[[], T]) -> T:
-  """As `together`, but the others act after process 0.
-
-  What prepares something unless it is there is done once on a shared file
-  system, and once a host where each has its own.
+  Raises:
+    InputError: `act` raised it; every process raises it.
   """
-  first = lead(act)
-  rest = together(lambda: None if is_lead() else act())
-  return first if is_lead() else rest
+  return on_all_processes(lambda: act() if is_first_process() else None)
+
+
+def on_first_then_rest(act: Callable[[], T]) -> T:
+  """Calls `act` on process 0, and on the others once it succeeded there.
+
+  An action that prepares a folder unless it is there then does so once on a
+  shared file system, and once a host where each host has its own.
+
+  Returns:
+    The result of `act` on this process.
+
+  Raises:
+    InputError: `act` raised it on a process; every process raises it.
+  """
+  first = on_first_process(act)
+  rest = on_all_processes(lambda: None if is_first_process() else act())
+  return first if is_first_process() else rest
 
 
 def require_same(what: str, content: str) -> None:
@@ -100,7 +117,7 @@ def require_same(what: str, content: str) -> None:
 
 @contextlib.contextmanager
 def sigterm() -> Iterator[Callable[[int], bool]]:
-  """Whether to stop after a step, instead of ending at SIGTERM.
+  """Turns SIGTERM into the question whether to stop after a step.
 
   Of several processes one that gets the signal stops all after the same step:
   JAX's runtime has a handler of its own, which agrees on one ahead of all.

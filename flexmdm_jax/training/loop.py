@@ -14,16 +14,13 @@ from typing import Any
 import jax
 
 from flexmdm_jax.errors import DivergedError, InputError
+from flexmdm_jax.files import clear_disk_errors, replace_file
 from flexmdm_jax.training import hosts
-from flexmdm_jax.training.checkpoint import (
-  Checkpointer,
-  clear_disk_errors,
-  state_bytes,
-)
+from flexmdm_jax.training.checkpoint import Checkpointer, state_bytes
 from flexmdm_jax.training.metrics import MetricsWriter, Progress, read_metrics
 from flexmdm_jax.training.step import TrainState, TrainStep
 
-# Settings that do not change what a run is: where it is, and on what.
+# Settings that do not change a run's result: its folders and its devices.
 _PLACES = (
   "data.folder",
   "mesh.layout",
@@ -40,14 +37,14 @@ _SHARED_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-  """How long, and how often.
+  """Length of a run, and how often it reports and saves.
 
   Attributes:
     num_steps: updates in all.
     report_every: updates between reports of metrics.
     checkpoint_every: updates between checkpoints.
     keep: checkpoints kept.
-    seed: of the parameters and the noise.
+    seed: seed of the parameters and the noise.
 
   Raises:
     InputError: a number is below 1 (the seed: below 0).
@@ -90,7 +87,7 @@ def train(
     make_data: makes the iterator over this process's batches, a Grain one;
       called once the work directory is known to be free or this run's.
     workdir: directory of the run; made if missing.
-    loop: how long, and how often.
+    loop: length of the run, and how often it reports and saves.
     config: JSON-ready settings of the run, the same on every process; a
       directory belongs to one.
     interpolant: JSON-ready description of the schedules, which are stored with
@@ -99,7 +96,7 @@ def train(
     progress: show a bar if stderr is a terminal.
 
   Returns:
-    The last reported metrics (of process 0), and "step", the updates done.
+    The metrics that process 0 reported last, and "step", the updates done.
 
   Raises:
     InputError: the directory belongs to another config, cannot be written, has
@@ -109,19 +106,19 @@ def train(
   """
   workdir = pathlib.Path(workdir)
   hosts.require_same("config", json.dumps(config, sort_keys=True))
-  hosts.lead(lambda: require_own(workdir, config, overwrite))
-  data = hosts.in_turn(make_data)
+  hosts.on_first_process(lambda: require_own(workdir, config, overwrite))
+  data = hosts.on_first_then_rest(make_data)
   size = state_bytes(train_step.abstract_state)
 
   def claim():
-    if not hosts.is_lead():
+    if not hosts.is_first_process():
       return require_shared(workdir)
     # Nothing is written before here: what is wrong so far claims no directory.
     claim_workdir(workdir, config, overwrite)
     there = sum(1 for _ in (workdir / "checkpoints").glob("[0-9]*"))
     require_room(workdir, max(loop.keep + 1 - there, 1) * size)
 
-  hosts.in_turn(claim)
+  hosts.on_first_then_rest(claim)
 
   meta = {"config": dict(config), "interpolant": interpolant}
   with clear_disk_errors(workdir), contextlib.ExitStack() as stack:
@@ -133,7 +130,7 @@ def train(
     else:
       logging.info("resuming from step %d", int(state.step))
     first = int(state.step)
-    writer = hosts.together(lambda: _open_metrics(workdir, first))
+    writer = hosts.on_all_processes(lambda: _open_metrics(workdir, first))
     stack.callback(writer.close)
     bar = Progress(loop.num_steps, first, progress)
     stack.callback(bar.close)
@@ -141,7 +138,7 @@ def train(
       step = _run(
         train_step, data, state, loop, meta, checkpointer, writer, bar, stop
       )
-  lines = read_metrics(workdir) if hosts.is_lead() else []
+  lines = read_metrics(workdir) if hosts.is_first_process() else []
   return {**(lines[-1] if lines else {}), "step": step}
 
 
@@ -156,7 +153,7 @@ def _run(
   bar: Progress,
   stop: Callable[[int], bool],
 ) -> int:
-  """Updates from `state` on; returns the number of updates done in all."""
+  """Runs updates from `state` on; returns their number since the start."""
   step = int(state.step)
   stopped = False
   while step < loop.num_steps and not stopped:
@@ -194,6 +191,7 @@ def _run(
 
 
 def _open_metrics(workdir: pathlib.Path, step: int) -> MetricsWriter:
+  """Opens the run's metrics; what a full disk raises is an InputError."""
   with clear_disk_errors(workdir):
     return MetricsWriter(workdir, step)
 
@@ -201,13 +199,14 @@ def _open_metrics(workdir: pathlib.Path, step: int) -> MetricsWriter:
 def require_own(
   workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool
 ) -> bool:
-  """Whether `workdir` is free, or of a run with these settings.
+  """Tells whether `workdir` is free, or belongs to a run of these settings.
 
   Returns:
-    False if it is of a run with others that `overwrite` allows to be moved.
+    False if it belongs to a run of other settings and `overwrite` allows to
+    move that aside.
 
   Raises:
-    InputError: it is of a run with others, or cannot be a directory.
+    InputError: it belongs to a run of other settings, or cannot be a directory.
   """
   path = workdir / "config.json"
   try:
@@ -218,18 +217,19 @@ def require_own(
       if not there.is_dir() or not os.access(there, os.W_OK):
         raise PermissionError(13, f"{there} is no directory you may write to")
       return True
-    differing = differing_keys(json.loads(path.read_text()), config)
+    stored = json.loads(path.read_text())
+    differing = differing_keys(stored, config)
   except json.JSONDecodeError as error:
     raise InputError(
-      f"{path} is damaged ({error}): choose another --workdir."
+      f"{path} is damaged ({error}): choose another workdir."
     ) from error
   except OSError as error:
     raise _cannot_write(workdir, error) from error
   if differing and not overwrite:
     raise InputError(
       f"{workdir} was made with another config, which differs in"
-      f" {', '.join(differing)}: choose another --workdir, or pass"
-      " --overwrite to move that one aside."
+      f" {', '.join(differing)}{_other_version(stored, config)}: choose another"
+      " workdir, or set overwrite to move that one aside."
     )
   return not differing
 
@@ -243,16 +243,14 @@ def claim_workdir(
     InputError: as `require_own`, or it cannot be written.
   """
   own = require_own(workdir, config, overwrite)
-  path = workdir / "config.json"
   try:
     if not own:
       aside = _unused(workdir)
       workdir.rename(aside)
       logging.warning("moved the earlier run to %s", aside)
     workdir.mkdir(parents=True, exist_ok=True)
-    new = workdir / "config.json.tmp"
-    new.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-    new.replace(path)
+    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+    replace_file(workdir / "config.json", text)
   except OSError as error:
     raise _cannot_write(workdir, error) from error
 
@@ -264,16 +262,16 @@ def require_shared(
 
   Args:
     workdir: the run's directory.
-    seconds: to wait for it.
+    seconds: time to wait for its config.json.
 
   Raises:
-    InputError: it has no config.json by then.
+    InputError: it has none by then.
   """
   end = time.monotonic() + seconds
   while not (workdir / "config.json").exists():
     if time.monotonic() > end:
       raise InputError(
-        f"--workdir={workdir} is not the directory of process 0: it must be on"
+        f"workdir={workdir} is not the directory of process 0: it must be on"
         " a file system that all hosts share."
       )
     time.sleep(0.1)
@@ -281,30 +279,57 @@ def require_shared(
 
 def _cannot_write(workdir: pathlib.Path, error: OSError) -> InputError:
   return InputError(
-    f"cannot write to --workdir={workdir} ({error.strerror}): choose a"
+    f"cannot write to workdir={workdir} ({error.strerror}): choose a"
     " directory that you may write to, with free space."
   )
 
 
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-  """Dotted names of the settings in which two nested configs differ."""
+  """Lists the dotted names of settings in which two nested configs differ."""
+  a, b = _settings(a), _settings(b)
+  return sorted(key for key in {*a, *b} if a.get(key) != b.get(key))
 
-  def flatten(tree, prefix=""):
-    for key, value in tree.items():
-      if isinstance(value, Mapping):
-        yield from flatten(value, f"{prefix}{key}.")
-      else:
-        yield prefix + key, value
 
-  # A setting of None is none: a run may be older than the setting.
-  a, b = dict(flatten(a)), dict(flatten(b))
-  return sorted(
-    key for key in {*a, *b} if key not in _PLACES and a.get(key) != b.get(key)
+def _settings(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Collects the settings that decide a run's result, by dotted name.
+
+  A setting of None is left out: a run may be older than the setting.
+  """
+  found = {}
+  for key, value in tree.items():
+    name = prefix + key
+    if isinstance(value, Mapping):
+      found |= _settings(value, f"{name}.")
+    elif value is not None and name not in _PLACES:
+      found[name] = value
+  return found
+
+
+def _other_version(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+  """Says which settings one of two configs lacks; "" if there are none.
+
+  Configs of one version of this package have the same settings, unless they
+  are of different tasks.
+  """
+  stored, config = _settings(stored).keys(), _settings(config).keys()
+  parts = [
+    f"{verb} {', '.join(sorted(names))}"
+    for verb, names in (
+      ("lacks", config - stored),
+      ("has the unknown", stored - config),
+    )
+    if names
+  ]
+  if not parts:
+    return ""
+  return (
+    f" (its config.json {' and '.join(parts)}: another version of flexmdm_jax"
+    " may have made it)"
   )
 
 
 def require_room(folder: pathlib.Path, num_bytes: int) -> None:
-  """Refuses a disk with fewer free bytes; raises InputError."""
+  """Raises an InputError if the disk of a folder has fewer free bytes."""
   free = shutil.disk_usage(folder).free
   if free < num_bytes:
     raise InputError(
@@ -314,7 +339,7 @@ def require_room(folder: pathlib.Path, num_bytes: int) -> None:
 
 
 def _unused(path: pathlib.Path) -> pathlib.Path:
-  """`path.old-N` with the smallest free N."""
+  """Returns `path.old-N` with the smallest free N."""
   number = 1
   while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
     number += 1

@@ -1,4 +1,4 @@
-"""Where metrics go: a JSONL file, TensorBoard and a progress bar."""
+"""Metrics of a run: a JSONL file, TensorBoard and a progress bar."""
 
 import contextlib
 import json
@@ -12,6 +12,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
+
+from flexmdm_jax.files import replace_file
 
 
 class MetricsWriter:
@@ -30,9 +32,7 @@ class MetricsWriter:
     if path.exists():
       kept = [line for line in _whole_lines(path) if line["step"] <= step]
     text = "".join(json.dumps(line) + "\n" for line in kept)
-    new = path.with_suffix(".tmp")
-    new.write_text(text)
-    new.replace(path)
+    replace_file(path, text)
     self._file = path.open("a", buffering=1)
     board = pathlib.Path(workdir) / "tensorboard"
     board.mkdir(exist_ok=True)
@@ -58,19 +58,19 @@ class MetricsWriter:
   def close(self) -> None:
     """Closes both files; every line is written already."""
     if self._active:
-      with contextlib.suppress(OSError):  # of a full disk: told by `write`
+      with contextlib.suppress(OSError):  # `write` has told of a full disk
         self._file.close()
       with contextlib.suppress(OSError):
         self._board.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
-  """The lines of a run's `metrics.jsonl`."""
+  """Reads the lines of a run's `metrics.jsonl`."""
   return _whole_lines(pathlib.Path(workdir) / "metrics.jsonl")
 
 
 def _whole_lines(path: pathlib.Path) -> list[dict]:
-  """The lines that parse: a killed process may leave half a last line."""
+  """Reads the lines that parse: a killed process may leave half a line."""
   lines = []
   for line in path.read_text().splitlines():
     try:
@@ -81,7 +81,7 @@ def _whole_lines(path: pathlib.Path) -> list[dict]:
 
 
 class Progress:
-  """The loss, the time of a step and tokens a second, as training goes on.
+  """A display of the loss, the time of a step and the tokens a second.
 
   A bar where stderr is a terminal; elsewhere, a line now and then.
   """
@@ -89,7 +89,7 @@ class Progress:
   def __init__(
     self, num_steps: int, step: int, enabled: bool, seconds: float = 20.0
   ):
-    """Starts at `step`; lines come at least `seconds` apart."""
+    """Starts at `step`; prints lines at least `seconds` apart."""
     self._enabled = enabled and jax.process_index() == 0
     terminal = sys.stderr.isatty()
     self._bar = tqdm(
@@ -105,7 +105,7 @@ class Progress:
     self._printed = self._time
 
   def report(self, step: int, loss: float, tokens: float) -> dict[str, float]:
-    """Moves on to `step`.
+    """Moves the display on to `step`.
 
     Args:
       step: updates done.
@@ -130,5 +130,5 @@ class Progress:
     return {"step_seconds": seconds, "tokens_per_second": speed}
 
   def close(self) -> None:
-    """Leaves the bar as it is."""
+    """Ends the bar, which stays on the screen as it is."""
     self._bar.close()

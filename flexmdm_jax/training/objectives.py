@@ -1,4 +1,4 @@
-"""What a training step minimises: the FlexMDM bound, or next-token prediction.
+"""Objectives of training: the FlexMDM bound, or next-token prediction.
 
 An objective first draws what is random of a whole batch, so that cutting the
 batch into parts changes nothing, then scores rows.
@@ -13,25 +13,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from flexmdm_jax.alignment import align
+from flexmdm_jax import chunked_loss, losses
+from flexmdm_jax.alignment import Alignment, align
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.interpolant import JointInterpolant, Noised
 from flexmdm_jax.likelihood import next_token_nats
-from flexmdm_jax.losses import (
-  gap_law_nats,
-  gap_nats,
-  mask_nats,
-  mask_nats_in_chunks,
+from flexmdm_jax.losses import GAP_LOSSES, ElboTerms
+from flexmdm_jax.prediction import (
+  Denoiser,
+  Features,
+  Prediction,
+  features_or_prediction,
+  forbid_mask,
 )
-from flexmdm_jax.prediction import Denoiser, Features, forbid_mask
 from flexmdm_jax.rows import Rows
 from flexmdm_jax.states import PathStates, StateLaw, States
 from flexmdm_jax.vocab import Vocab
 
 TARGETS = ("sampled", "aligned")
-GAP_LOSSES = ("phi", "damped")
 
-# Logits of a row that are made at once: 64 MiB of them.
+# Number of a row's logits that are made at once: 64 MiB in float32.
 _ROW_LOGITS = 2**24
 
 
@@ -39,9 +40,10 @@ class Objective(Protocol):
   """A loss as a sum of named terms.
 
   Attributes:
-    names: of the terms, as metrics report them.
-    bound_names: of the terms of a likelihood bound that are worth measuring
-      beside the loss now and then; empty where the loss is a bound itself.
+    names: names of the terms, as metrics report them.
+    bound_names: names of the terms of a likelihood bound that are worth
+      measuring beside the loss now and then; empty where the loss is a bound
+      itself.
     draw: `(key, B, step) -> tree of arrays [B, ...]`, the random part of a
       batch.
     terms: `(denoiser, batch, drawn) -> {name: f32[B]}`, nats a sequence.
@@ -59,19 +61,20 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-  """The FlexMDM loss over a law of states; of a fixed-length MDM, with its own.
+  """The FlexMDM loss over a law of states; an MDM's, where nothing is missing.
 
   Attributes:
     states: the law of states, with its weights; see `states`.
     vocab: the id space.
     targets: "sampled", the tokens and gaps of the drawn embedding, as in the
       paper; or "aligned", their mean over all embeddings: the same expected
-      gradient with less variance. Where the model predicts the law of each gap,
-      its gaps stay sampled.
-    gap_loss: "phi", the paper's; or "damped", phi over (1 + the predicted
+      gradient with less variance. With the gap loss "law" the gaps stay
+      sampled.
+    gap_loss: "phi", the paper's; "damped", phi over (1 + the predicted
       number), without a gradient through that: the same minimiser, and a
       gradient that is no larger for a gap of a hundred tokens than for one of
-      one. Not used where the model predicts the law of each gap.
+      one; or "law", for models that predict the law of each gap: the
+      cross-entropy of the counts. See `losses.gap_nats`.
     loss_chunk: positions of a row whose token logits are made at once, where
       the denoiser has `features`. None: 2^24 / V, in multiples of 128.
       Changes the memory, not the update.
@@ -101,7 +104,7 @@ class Diffusion:
 
   @property
   def interpolant(self) -> JointInterpolant:
-    """The schedules that the model is trained for."""
+    """Schedules that the model is trained for."""
     return self.states.interpolant
 
   @property
@@ -120,42 +123,32 @@ class Diffusion:
   def terms(
     self, denoiser: Denoiser, batch: Rows, drawn: States
   ) -> dict[str, Float[Array, " B"]]:
-    """The weighted token and gap losses of each row."""
-    unmask, insert = self._losses(self.states, denoiser, batch, drawn)
-    return {
-      "unmask": drawn.unmask_weight * unmask,
-      "insert": drawn.insert_weight * insert,
-    }
+    """Computes the weighted token and gap losses of each row."""
+    terms = self._terms(self.states, denoiser, batch, drawn, self.gap_loss)
+    return terms._asdict()
 
   def bound(
     self, denoiser: Denoiser, batch: Rows, key: Key[Array, ""]
   ) -> dict[str, Float[Array, " B"]]:
-    """The terms of the bound on the trained schedules, whatever is minimised.
+    """Computes the bound on the trained schedules, whatever is minimised.
 
     One draw a row, as noisy as a loss; see `log_likelihood_bound` for a
     measurement.
     """
     law = PathStates(self.interpolant)
-    plain = dataclasses.replace(self, gap_loss="phi")
     drawn = law.draw(key, batch.tokens.shape[0])
-    unmask, insert = plain._losses(law, denoiser, batch, drawn, rate=True)
-    return {
-      "bound_unmask": drawn.unmask_weight * unmask,
-      "bound_insert": drawn.insert_weight * insert,
-    }
+    terms = self._terms(law, denoiser, batch, drawn, "phi")
+    return {f"bound_{name}": x for name, x in terms._asdict().items()}
 
-  def _losses(
-    self, law, denoiser, batch, drawn, rate=False
-  ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Each row's token and gap loss, nats before their weights.
-
-    Args:
-      law: what makes the states of `drawn`.
-      denoiser: the network.
-      batch: clean rows.
-      drawn: their states.
-      rate: compare the expected gaps, even where their law is predicted.
-    """
+  def _terms(
+    self,
+    law: StateLaw,
+    denoiser: Denoiser,
+    batch: Rows,
+    drawn: States,
+    gap_loss: str,
+  ) -> ElboTerms:
+    """Makes the states that `drawn` says, and scores the denoiser on them."""
     noised = jax.vmap(law.noise, (0, 0, 0, None, 0, 0))(
       drawn,
       batch.tokens,
@@ -164,35 +157,38 @@ class Diffusion:
       batch.frozen,
       batch.open_gaps,
     )
-    predict = getattr(denoiser, "features", denoiser)
+    predict = features_or_prediction(denoiser)
     predicted = predict(noised.tokens, noised.length, drawn.t)
     alignment = None
     if self.targets == "aligned":
       alignment = jax.vmap(align)(
         noised, batch.tokens, batch.length, batch.frozen
       )
-    unmask = self._mask_nats(predicted, noised, alignment)
-    if predicted.law is not None and not rate:
-      insert = jax.vmap(gap_law_nats)(predicted.law, noised)
-    else:
-      insert = jax.vmap(
-        functools.partial(gap_nats, damped=self.gap_loss == "damped")
-      )(predicted.log_gaps, noised, alignment)
-    return unmask, insert
+    terms = self._unweighted_terms(predicted, noised, alignment, gap_loss)
+    return terms.weighted(drawn.unmask_weight, drawn.insert_weight)
 
-  def _mask_nats(self, predicted, noised, alignment) -> Float[Array, " B"]:
+  def _unweighted_terms(
+    self,
+    predicted: Prediction | Features,
+    noised: Noised,
+    alignment: Alignment | None,
+    gap_loss: str,
+  ) -> ElboTerms:
+    """Computes `losses.unweighted_terms` of each row, in chunks if need be."""
     if isinstance(predicted, Features):
-      L = noised.masked.shape[-1]
       chunk = self.loss_chunk
       if chunk is None:
         chunk = max(_ROW_LOGITS // (128 * self.vocab.size), 1) * 128
-      if chunk < L:
-        return mask_nats_in_chunks(
-          predicted, noised, self.vocab, chunk, alignment
+      if chunk < noised.masked.shape[-1]:
+        return chunked_loss.unweighted_terms(
+          predicted, noised, self.vocab, chunk, alignment, gap_loss
         )
       predicted = predicted.prediction()
-    logits = forbid_mask(predicted.token_logits, self.vocab)
-    return jax.vmap(mask_nats)(logits, noised, alignment)
+    predicted = predicted._replace(
+      token_logits=forbid_mask(predicted.token_logits, self.vocab)
+    )
+    score = functools.partial(losses.unweighted_terms, gap_loss=gap_loss)
+    return jax.vmap(score)(predicted, noised, alignment)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,14 +209,14 @@ class Autoregressive:
   def draw(
     self, key: Key[Array, ""], batch_size: int, step: Int[Array, ""] | int = 0
   ) -> tuple[()]:
-    """Nothing is random."""
+    """Draws nothing: no part of the loss is random."""
     del key, batch_size, step
     return ()
 
   def terms(
     self, denoiser: Denoiser, batch: Rows, drawn: tuple[()]
   ) -> dict[str, Float[Array, " B"]]:
-    """The negative log-likelihood of each row."""
+    """Computes the negative log-likelihood of each row."""
     del drawn
     nats = next_token_nats(denoiser, batch.tokens, batch.length, self.vocab)
     return {"next_token": jnp.sum(nats, axis=-1)}
@@ -228,6 +224,6 @@ class Autoregressive:
   def bound(
     self, denoiser: Denoiser, batch: Rows, key: Key[Array, ""]
   ) -> dict[str, Float[Array, " B"]]:
-    """The loss is the exact `-log p`: there is nothing to add."""
+    """Returns nothing: the loss itself is the exact `-log p`."""
     del denoiser, batch, key
     return {}

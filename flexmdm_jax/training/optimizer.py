@@ -13,13 +13,14 @@ from flexmdm_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ParameterGroup:
-  """Parameters that are updated in another way.
+  """Parameters with a learning rate or weight decay of their own.
 
   Attributes:
-    pattern: regular expression that is found in their paths, as
+    pattern: regular expression that is found in their paths, such as
       "blocks/q/lora_a".
     learning_rate: factor of the learning rate.
-    weight_decay: of each of them, biases included; None leaves it as it is.
+    weight_decay: decay of each of them, biases included; None leaves it as it
+      is.
 
   Raises:
     InputError: the pattern is none, or a number is below 0.
@@ -46,14 +47,14 @@ class ParameterGroup:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """Settings; defaults are the paper's.
+  """Settings of the optimiser; defaults are the paper's.
 
   Attributes:
     num_steps: updates in all; the cosine ends there.
-    learning_rate: at its peak.
-    warmup_steps: linear from 0.
+    learning_rate: learning rate at its peak.
+    warmup_steps: updates over which it rises linearly from 0.
     final_ratio: last learning rate over the peak.
-    weight_decay: of matrices; biases, scales and embeddings have none.
+    weight_decay: decay of matrices; biases, scales and embeddings have none.
     clip_norm: largest global norm of a gradient.
     b1, b2: Adam's decay rates.
     groups: parameters with another learning rate or decay.
@@ -86,7 +87,7 @@ class OptimizerConfig:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-  """The gradient transformation for `config`.
+  """Builds the gradient transformation for `config`.
 
   Raises:
     InputError: by its `init`, if a group matches no parameter, or two match
@@ -135,7 +136,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def groups(params: Any, known: Sequence[ParameterGroup]) -> Any:
-  """The group of each parameter, or False.
+  """Finds the group of each parameter; False where it has none.
 
   Raises:
     InputError: a group matches no parameter, or two match the same.
@@ -164,7 +165,7 @@ def groups(params: Any, known: Sequence[ParameterGroup]) -> Any:
 
 
 def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
-  """The learning rate of each update."""
+  """Builds the learning rate of each update."""
   return optax.warmup_cosine_decay_schedule(
     init_value=0.0,
     peak_value=config.learning_rate,
@@ -175,7 +176,7 @@ def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def decays(params) -> object:
-  """Which parameters decay: the `kernel`s, and nothing else."""
+  """Marks the parameters that decay: the `kernel`s, and nothing else."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: any(getattr(k, "key", "") == "kernel" for k in path), params
   )

@@ -14,19 +14,19 @@ Params = dict[str, Any]
 
 
 def trainable(model: nn.Module) -> Callable[[tuple[str, ...]], bool]:
-  """Whether training changes the parameter at a path; all, unless it says."""
+  """Returns the test whether training changes a path: all, by default."""
   return getattr(model, "trainable", lambda path: True)
 
 
 def split(model: nn.Module, params: Params) -> tuple[Params, Params]:
-  """Parts a tree as long as the model's parameters, of whatever leaves.
+  """Parts a tree that has the model's parameters, or a leaf for each.
 
   Args:
     model: see `trainable`.
     params: nested dicts.
 
   Returns:
-    (what is trained, what is frozen), nested dicts without empty ones.
+    (the trained parameters, the frozen ones), nested dicts without empty ones.
   """
   flat = traverse_util.flatten_dict(params)
   changes = trainable(model)
@@ -39,7 +39,7 @@ def split(model: nn.Module, params: Params) -> tuple[Params, Params]:
 
 
 def join(*parts: Params) -> Params:
-  """The tree whose parts these are.
+  """Joins parts into one tree.
 
   Raises:
     ValueError: two of them have the same path.
@@ -55,10 +55,10 @@ def join(*parts: Params) -> Params:
 
 
 def replace(params: Params, given: Params) -> Params:
-  """`params`, in the places of `given` with its values, in their types.
+  """Returns `params` with the values of `given`, in the types of `params`.
 
   Raises:
-    ValueError: `given` has what `params` has not.
+    ValueError: `given` has a parameter that `params` lacks.
   """
   flat = traverse_util.flatten_dict(params)
   for path, x in traverse_util.flatten_dict(given).items():

@@ -15,38 +15,36 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flexmdm_jax.errors import InputError
-
-MESH_AXES = ("data", "fsdp", "tensor")
+from flexmdm_jax.mesh import AXES, FSDP, ROW_AXES, TENSOR
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """The mesh axis of each logical axis; None keeps it whole.
+  """The mesh axis of each logical axis of a parameter; None keeps it whole.
 
   Attributes:
     batch: mesh axes that the batch is split over.
-    vocab, embed, heads, kv_heads, head_dim, mlp, cond, layers, groups,
-      lora_rank: of the parameters.
+    vocab: mesh axis of this axis of the parameters; so are all that follow.
   """
 
-  batch: tuple[str, ...] = ("data", "fsdp")
-  vocab: str | None = "tensor"
-  embed: str | None = "fsdp"
-  heads: str | None = "tensor"
-  kv_heads: str | None = "tensor"
+  batch: tuple[str, ...] = ROW_AXES
+  vocab: str | None = TENSOR
+  embed: str | None = FSDP
+  heads: str | None = TENSOR
+  kv_heads: str | None = TENSOR
   head_dim: str | None = None
-  mlp: str | None = "tensor"
+  mlp: str | None = TENSOR
   cond: str | None = None
   layers: str | None = None
   groups: str | None = None
   lora_rank: str | None = None
 
   def spec(self, name: str, axes: tuple[str | None, ...]) -> PartitionSpec:
-    """The partition of an array with these logical axes.
+    """Returns the partition of an array with these logical axes.
 
     Raises:
-      InputError: two of its axes fall on one mesh axis, or one has no rule;
-        `name` is told.
+      InputError: two of its axes fall on one mesh axis, or one has no rule; the
+        message has `name`.
     """
     known = {field.name for field in dataclasses.fields(self)} - {"batch"}
     for axis in axes:
@@ -73,7 +71,7 @@ class Layout:
     data: replicas of the parameters; -1 takes the devices that are left.
     fsdp: devices over which parameters are split for storage.
     tensor: devices over which heads, features and vocabulary are split.
-    rules: the mesh axis of each logical one.
+    rules: the mesh axis of each logical axis.
   """
 
   data: int = -1
@@ -82,7 +80,7 @@ class Layout:
   rules: Rules = Rules()
 
 
-# By name in a config's `mesh.layout`. The last axes are the nearest devices.
+# Layouts by their name in a config's `mesh.layout`.
 #
 # Two nodes of eight GPUs: each holds the model whole. An update of 8B
 # parameters by LoRA then sends the gradient of 0.4B between the nodes, 0.2 GB a
@@ -106,13 +104,13 @@ def make_layout(
   fsdp: int | None = None,
   tensor: int | None = None,
 ) -> Layout:
-  """The layout of a config's `mesh`.
+  """Makes the layout of a config's `mesh`.
 
   Args:
     layout: a name in `LAYOUTS`, by default "replicated".
-    data: if given, instead of the named layout's, as are the next two.
-    fsdp: the same.
-    tensor: the same.
+    data: replaces the named layout's size, if given.
+    fsdp: replaces the named layout's size, if given.
+    tensor: replaces the named layout's size, if given.
 
   Raises:
     InputError: unknown name.
@@ -134,14 +132,15 @@ def make_mesh(
   tensor: int = 1,
   devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-  """A mesh over every device of every process.
+  """Makes a mesh over every device of every process.
 
   Args:
-    data: as in `Layout`, as are the next two. One of the three may be -1: it
+    data: size of the axis; see `Layout`. One of the three sizes may be -1: it
       takes the devices that are left.
-    fsdp: the same.
-    tensor: the same.
-    devices: others, such as those of a topology that is not here.
+    fsdp: size of the axis.
+    tensor: size of the axis.
+    devices: devices to take instead, such as those of a topology that is not
+      here.
 
   Raises:
     InputError: the axes do not multiply to the number of devices.
@@ -154,39 +153,39 @@ def make_mesh(
       shape, devices, allow_split_physical_axes=True
     ).flatten()
   return jax.make_mesh(
-    shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+    shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
   )
 
 
 def mesh_shape(
   num_devices: int, data: int = -1, fsdp: int = 1, tensor: int = 1
 ) -> tuple[int, int, int]:
-  """The sizes of a mesh's axes; see `make_mesh`."""
+  """Returns the sizes of a mesh's axes; see `make_mesh`."""
   shape = [data, fsdp, tensor]
   if shape.count(-1) == 1 and sorted(shape)[1] > 0:
     shape[shape.index(-1)] = num_devices // -math.prod(shape)
   if min(shape) < 1 or math.prod(shape) != num_devices:
     raise InputError(
-      f"mesh {dict(zip(MESH_AXES, shape, strict=True))} does not fit"
+      f"mesh {dict(zip(AXES, shape, strict=True))} does not fit"
       f" {num_devices} devices: the axes must multiply to that."
     )
   return tuple(shape)
 
 
 def batch_sharding(rules: Rules, mesh: Mesh) -> NamedSharding:
-  """How arrays whose first axis is the batch lie on the mesh."""
+  """Returns the sharding of arrays whose first axis is the batch."""
   return NamedSharding(mesh, PartitionSpec(rules.batch))
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
-  """The rows of a global batch that this process's devices hold.
+  """Lists the rows of a global batch that this process's devices hold.
 
   They need not be a block: a TPU's mesh orders devices by their links. Where
   the devices that hold a row's replicas belong to several processes, each of
   them has it.
 
   Args:
-    sharding: of the batch.
+    sharding: the sharding of the batch.
     batch_size: rows over all processes.
 
   Raises:
@@ -208,21 +207,21 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of what every device holds whole."""
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def tree_shardings(abstract: Any, rules: Rules, mesh: Mesh) -> Any:
-  """The sharding of each leaf of a tree whose parameters are boxed.
+  """Returns the sharding of each leaf of a tree whose parameters are boxed.
 
   Args:
     abstract: tree of `ShapeDtypeStruct`s; `nn.LogicallyPartitioned` boxes
       carry the names of the logical axes, what has none is replicated.
-    rules: maps them.
+    rules: the mesh axis of each logical axis.
     mesh: the devices.
 
   Returns:
-    The tree, unboxed, of `NamedSharding`s.
+    The tree of `NamedSharding`s, unboxed.
 
   Raises:
     InputError: axes collide, or do not divide; the message names the array.

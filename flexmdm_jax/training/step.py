@@ -3,13 +3,22 @@
 The state and the batch are laid out on a mesh by `Rules`; `jax.jit` does the
 rest. A single device is a 1x1x1 mesh.
 
+One step, `_update`, in the order of its functions:
+
+  state, batch -> _split    the batch and what is drawn for it, in parts
+               -> _accumulate(_part_loss)          losses and gradient
+               -> _apply_gradient, _move_average   new parameters
+               -> _keep_if                         the old ones if not finite
+               -> _measure_bound, _add_to_sums     metrics -> state, metrics
+
 A model may freeze some of its parameters (`partition`). These, the base, lie
 beside the state: they are no part of checkpoints.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -18,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
@@ -43,7 +52,7 @@ class TrainState:
     step: i32[], updates done.
     params: the parameters that are trained, float32.
     ema: their exponential moving average, for evaluation.
-    opt_state: the optimiser's.
+    opt_state: the optimiser's state.
     key: PRNG key, the root of every random draw; never changes.
     sums: f32[] each, sums of the metrics since the last report and their
       number.
@@ -69,10 +78,12 @@ class TrainStep:
     init_base: `key -> base`, random; of the same key as `init` both are parts
       of one initialisation.
     abstract_state: shapes, types and shardings of the state.
-    abstract_base: those of the frozen parameters, in the model's types.
-    abstract_params: those of all parameters, in the model's types.
+    abstract_base: shapes, types and shardings of the frozen parameters, in the
+      model's types.
+    abstract_params: shapes, types and shardings of all parameters, in the
+      model's types.
     batch_sharding: where the arrays of a batch lie.
-    base: the frozen parameters; the model's whole training has none.
+    base: the frozen parameters; empty for a model that is trained whole.
   """
 
   update_with: jax.stages.Wrapped
@@ -87,7 +98,7 @@ class TrainStep:
   def update(
     self, state: TrainState, batch: Rows
   ) -> tuple[TrainState, dict[str, Array]]:
-    """The update, with `base`."""
+    """Updates the state on a batch, with the frozen parameters `base`."""
     return self.update_with(state, batch, self.base)
 
 
@@ -113,11 +124,11 @@ def make_train_step(
     rules: the layout of the parameters and the batch.
     mesh: the devices.
     optimizer: a gradient transformation.
-    objective: what is minimised.
+    objective: the loss that is minimised.
     batch_size: rows of a batch, over all processes.
     accumulation: parts that a batch is cut into, one after another; changes
       the memory, not the update.
-    ema_decay: of the moving average, once it is warm.
+    ema_decay: decay of the moving average, once it is warm.
     report_every: steps after which the metrics' sums start again.
     bound_every: steps between measurements of the objective's bound, where it
       has one beside the loss: one more forward pass each. The first step of a
@@ -130,183 +141,45 @@ def make_train_step(
     InputError: the batch does not divide, or a parameter does not fit the
       mesh; bound_every < 1.
   """
-  bound_names = objective.bound_names if bound_every is not None else ()
-  if bound_every is not None and bound_every < 1:
-    raise InputError(f"train.bound_every={bound_every} must be at least 1.")
-  shares = accumulation
-  for axis in rules.batch:
-    shares *= mesh.shape[axis]
-  if batch_size < 1 or batch_size % shares:
-    raise InputError(
-      f"batch_size={batch_size} must be a positive multiple of {shares}:"
-      f" {accumulation} accumulation steps times the mesh axes {rules.batch}."
-    )
-  L = model.max_length
-  metric_names = (
-    "loss",
-    *objective.names,
-    "grad_norm",
-    "tokens",
-    "finite",
-    "count",
-    *bound_names,
-    *(["bound_count"] if bound_names else []),
+  settings = _Settings(
+    model=model,
+    optimizer=optimizer,
+    objective=objective,
+    batch_size=batch_size,
+    accumulation=accumulation,
+    ema_decay=ema_decay,
+    report_every=report_every,
+    bound_every=bound_every,
   )
-
-  def init_params(key):
-    """The parameters, and a key for the rest."""
-    init_key, key = jax.random.split(key)
-    tokens = jnp.zeros((1, L), jnp.int32)
-    variables = model.init(init_key, tokens, tokens[:, 0], jnp.zeros(1))
-    return variables["params"], key
-
-  def init_state(params, key):
-    params, _ = partition.split(model, params)
-    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    return TrainState(
-      step=jnp.int32(0),
-      params=params,
-      ema=params,
-      opt_state=optimizer.init(params),
-      key=key,
-      sums={name: jnp.float32(0) for name in metric_names},
-    )
+  _require_divides(settings, rules, mesh)
 
   def init(key, given):
-    params, key = init_params(key)
-    return init_state(partition.replace(nn.unbox(params), given), key)
+    params, key = _init_params(model, key)
+    params = partition.replace(nn.unbox(params), given)
+    return _init_state(settings, params, key)
 
   def init_base(key):
-    return partition.split(model, nn.unbox(init_params(key)[0]))[1]
+    params, _ = _init_params(model, key)
+    return partition.split(model, nn.unbox(params))[1]
 
-  def loss_fn(params, base, dropout_key, batch: Rows, drawn):
-    network = denoiser(
-      model, partition.join(params, base), rngs={"dropout": dropout_key}
-    )
-    terms = objective.terms(network, batch, drawn)
-    terms = {name: jnp.sum(x) / batch_size for name, x in terms.items()}
-    # A nat a token slot, so that clipping means the same at any length.
-    return sum(terms.values()) / L, terms
-
-  def measure_bound(state: TrainState, base: Params, part: Rows, key):
-    """The bound's terms of one part of a batch, and 1; or zeros."""
-
-    def measure():
-      network = denoiser(model, partition.join(state.params, base))
-      key_ = jax.random.fold_in(key, _BOUND)
-      terms = objective.bound(network, part, key_)
-      return {name: jnp.mean(x) for name, x in terms.items()} | {
-        "bound_count": jnp.float32(1)
-      }
-
-    def skip():
-      names = (*bound_names, "bound_count")
-      return dict.fromkeys(names, jnp.float32(0))
-
-    first = state.step % report_every == 0
-    due = first | (state.step % bound_every == 0)
-    return jax.lax.cond(due, measure, skip)
-
-  def update(state: TrainState, batch: Rows, base: Params):
-    step_key = jax.random.fold_in(state.key, state.step)
-    parts = (batch, objective.draw(step_key, batch_size, state.step))
-    # Part j takes every `accumulation`-th row: each covers all of [0, 1], and
-    # no row leaves its device.
-    parts = jax.tree.map(
-      lambda x: jnp.moveaxis(x.reshape(-1, accumulation, *x.shape[1:]), 1, 0),
-      parts,
-    )
-    dropout_keys = jax.random.split(
-      jax.random.fold_in(step_key, _DROPOUT), accumulation
-    )
-
-    def add_part(total, part):
-      (loss, terms), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params, base, *part
-      )
-      new = ({"loss": loss, **terms}, gradient)
-      return jax.tree.map(jnp.add, total, new), None
-
-    zeros = (
-      {name: jnp.float32(0) for name in ("loss", *objective.names)},
-      jax.tree.map(jnp.zeros_like, state.params),
-    )
-    (losses, gradient), _ = jax.lax.scan(
-      add_part, zeros, (dropout_keys, *parts)
-    )
-
-    with jax.numpy_dtype_promotion("standard"):  # optax relies on it
-      updates, opt_state = optimizer.update(
-        gradient, state.opt_state, state.params
-      )
-    params = optax.apply_updates(state.params, updates)
-    step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
-    ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-
-    grad_norm = optax.global_norm(gradient)
-    finite = jnp.isfinite(losses["loss"]) & jnp.isfinite(grad_norm)
-    # A step that is not finite changes nothing but the count of steps: the
-    # parameters that the loop saves when it stops are the last good ones.
-    params, ema, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(finite, new, old),
-      (params, ema, opt_state),
-      (state.params, state.ema, state.opt_state),
-    )
-
-    values = {
-      **losses,
-      "grad_norm": grad_norm,
-      "tokens": jnp.sum(batch.length).astype(jnp.float32),
-      "finite": finite.astype(jnp.float32),
-      "count": 1.0,
-    }
-    if bound_names:
-      part = jax.tree.map(lambda x: x[0], parts[0])
-      values |= measure_bound(state, base, part, step_key)
-    fresh = state.step % report_every == 0
-    sums = {
-      name: jnp.where(fresh, 0.0, total) + values[name]
-      for name, total in state.sums.items()
-    }
-    metrics = {
-      name: total / sums["bound_count" if name in bound_names else "count"]
-      for name, total in sums.items()
-      if name not in ("count", "bound_count")
-    }
-    state = TrainState(state.step + 1, params, ema, opt_state, state.key, sums)
-    return state, metrics
-
-  def in_mesh(function):
-    """`function`, which then knows the mesh that it is compiled for."""
-
-    @functools.wraps(function)
-    def wrapped(*args):
-      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return function(*args)
-
-    return wrapped
-
-  def lay_out(boxed):
-    """(abstract arrays with shardings, shardings) of a boxed tree."""
-    shardings = sharding.tree_shardings(boxed, rules, mesh)
-    abstract = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      nn.unbox(boxed),
-      shardings,
-    )
-    return abstract, shardings
+  def update(state, batch, base):
+    # The model is to know the mesh that it is compiled for.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return _update(settings, state, batch, base)
 
   key = jax.eval_shape(jax.random.key, 0)
-  boxed, rest = jax.eval_shape(init_params, key)
-  params, _ = lay_out(boxed)
-  base, base_shardings = lay_out(partition.split(model, boxed)[1])
-  abstract, shardings = lay_out(jax.eval_shape(init_state, boxed, rest))
+  boxed, rest = jax.eval_shape(functools.partial(_init_params, model), key)
+  boxed_state = jax.eval_shape(
+    functools.partial(_init_state, settings), boxed, rest
+  )
+  params, _ = _lay_out(boxed, rules, mesh)
+  base, base_shardings = _lay_out(partition.split(model, boxed)[1], rules, mesh)
+  abstract, shardings = _lay_out(boxed_state, rules, mesh)
   batch_sharding = sharding.batch_sharding(rules, mesh)
   jitted_init = jax.jit(init, out_shardings=shardings)
   return TrainStep(
     update_with=jax.jit(
-      in_mesh(update),
+      update,
       in_shardings=(shardings, batch_sharding, base_shardings),
       out_shardings=(shardings, sharding.replicated(mesh)),
       donate_argnums=0,
@@ -318,3 +191,273 @@ def make_train_step(
     abstract_params=params,
     batch_sharding=batch_sharding,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+  """The arguments of `make_train_step` that decide the update's program."""
+
+  model: nn.Module
+  optimizer: optax.GradientTransformation
+  objective: Objective
+  batch_size: int
+  accumulation: int
+  ema_decay: float
+  report_every: int
+  bound_every: int | None
+
+  def __post_init__(self):
+    if self.bound_every is not None and self.bound_every < 1:
+      raise InputError(
+        f"train.bound_every={self.bound_every} must be at least 1."
+      )
+
+  @property
+  def bound_names(self) -> tuple[str, ...]:
+    """Names of the bound's terms that are measured."""
+    return self.objective.bound_names if self.bound_every is not None else ()
+
+  @property
+  def sum_names(self) -> tuple[str, ...]:
+    """Names of the sums that the state holds."""
+    names = ("loss", *self.objective.names)
+    names += ("grad_norm", "tokens", "finite", "count", *self.bound_names)
+    return (*names, "bound_count") if self.bound_names else names
+
+
+def _require_divides(settings: _Settings, rules: Rules, mesh: Mesh) -> None:
+  """Raises an InputError if the batch cannot be cut over parts and devices."""
+  batch_size, accumulation = settings.batch_size, settings.accumulation
+  shares = accumulation * math.prod(mesh.shape[axis] for axis in rules.batch)
+  if batch_size < 1 or batch_size % shares:
+    raise InputError(
+      f"batch_size={batch_size} must be a positive multiple of {shares}:"
+      f" {accumulation} accumulation steps times the mesh axes {rules.batch}."
+    )
+
+
+def _lay_out(boxed: Any, rules: Rules, mesh: Mesh) -> tuple[Any, Any]:
+  """Lays a boxed tree out: abstract arrays with shardings, and those alone."""
+  shardings = sharding.tree_shardings(boxed, rules, mesh)
+  abstract = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    nn.unbox(boxed),
+    shardings,
+  )
+  return abstract, shardings
+
+
+def _init_params(
+  model: nn.Module, key: Key[Array, ""]
+) -> tuple[Params, Key[Array, ""]]:
+  """Initialises the parameters, boxed; also returns a key for the rest."""
+  init_key, key = jax.random.split(key)
+  tokens = jnp.zeros((1, model.max_length), jnp.int32)
+  variables = model.init(init_key, tokens, tokens[:, 0], jnp.zeros(1))
+  return variables["params"], key
+
+
+def _init_state(
+  settings: _Settings, params: Params, key: Key[Array, ""]
+) -> TrainState:
+  """Makes the state before the first update."""
+  params, _ = partition.split(settings.model, params)
+  params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    ema=params,
+    opt_state=settings.optimizer.init(params),
+    key=key,
+    sums={name: jnp.float32(0) for name in settings.sum_names},
+  )
+
+
+def _update(
+  settings: _Settings, state: TrainState, batch: Rows, base: Params
+) -> tuple[TrainState, dict[str, Array]]:
+  """Updates the state on one batch; see the head of this file."""
+  key = jax.random.fold_in(state.key, state.step)
+  drawn = settings.objective.draw(key, settings.batch_size, state.step)
+  parts = _split((batch, drawn), settings.accumulation)
+  dropout_keys = jax.random.split(
+    jax.random.fold_in(key, _DROPOUT), settings.accumulation
+  )
+  loss = functools.partial(_part_loss, settings, base=base)
+  losses, gradient = _accumulate(
+    loss, ("loss", *settings.objective.names), state.params, dropout_keys, parts
+  )
+  params, opt_state = _apply_gradient(
+    settings.optimizer, gradient, state.params, state.opt_state
+  )
+  ema = _move_average(state.ema, params, state.step, settings.ema_decay)
+  grad_norm = optax.global_norm(gradient)
+  finite = jnp.isfinite(losses["loss"]) & jnp.isfinite(grad_norm)
+  params, ema, opt_state = _keep_if(
+    finite,
+    (params, ema, opt_state),
+    (state.params, state.ema, state.opt_state),
+  )
+  values = {
+    **losses,
+    "grad_norm": grad_norm,
+    "tokens": jnp.sum(batch.length).astype(jnp.float32),
+    "finite": finite.astype(jnp.float32),
+    "count": 1.0,
+  }
+  if settings.bound_names:
+    part = jax.tree.map(lambda x: x[0], parts[0])
+    values |= _measure_bound(settings, state, base, part, key)
+  sums = _add_to_sums(
+    state.sums, values, fresh=state.step % settings.report_every == 0
+  )
+  state = TrainState(state.step + 1, params, ema, opt_state, state.key, sums)
+  return state, _means(sums, settings.bound_names)
+
+
+def _split(tree: Any, num_parts: int) -> Any:
+  """Cuts arrays [B, ...] into parts [num_parts, B / num_parts, ...].
+
+  Part j takes every `num_parts`-th row: each covers all of [0, 1], and no row
+  leaves its device.
+  """
+  return jax.tree.map(
+    lambda x: jnp.moveaxis(x.reshape(-1, num_parts, *x.shape[1:]), 1, 0), tree
+  )
+
+
+def _part_loss(
+  settings: _Settings,
+  params: Params,
+  dropout_key: Key[Array, ""],
+  part: tuple[Rows, Any],
+  *,
+  base: Params,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  """Computes a part's share of the batch's loss, and of its terms.
+
+  The terms are nats a sequence. The loss is nats a token slot, so that clipping
+  means the same at any length.
+  """
+  model = settings.model
+  network = denoiser(
+    model, partition.join(params, base), rngs={"dropout": dropout_key}
+  )
+  terms = settings.objective.terms(network, *part)
+  terms = {name: jnp.sum(x) / settings.batch_size for name, x in terms.items()}
+  return sum(terms.values()) / model.max_length, terms
+
+
+def _accumulate(
+  loss: Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]],
+  names: tuple[str, ...],
+  params: Params,
+  keys: Key[Array, " P"],
+  parts: Any,
+) -> tuple[dict[str, Float[Array, ""]], Params]:
+  """Sums losses and gradients over the parts, one after another.
+
+  Args:
+    loss: `(params, key, part) -> (loss, terms)`.
+    names: "loss" and the names of the terms.
+    params: the parameters that are trained.
+    keys: one for each part.
+    parts: arrays [P, ...].
+
+  Returns:
+    (the sums of the loss and the terms, the gradient).
+  """
+
+  def add_part(total, part):
+    (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
+      params, *part
+    )
+    new = ({"loss": value, **terms}, gradient)
+    return jax.tree.map(jnp.add, total, new), None
+
+  zeros = (
+    {name: jnp.float32(0) for name in names},
+    jax.tree.map(jnp.zeros_like, params),
+  )
+  return jax.lax.scan(add_part, zeros, (keys, parts))[0]
+
+
+def _apply_gradient(
+  optimizer: optax.GradientTransformation,
+  gradient: Params,
+  params: Params,
+  opt_state: Any,
+) -> tuple[Params, Any]:
+  """Takes the optimiser's step: new parameters and its new state."""
+  with jax.numpy_dtype_promotion("standard"):  # optax relies on it
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+  return optax.apply_updates(params, updates), opt_state
+
+
+def _move_average(
+  ema: Params, params: Params, step: Array, decay: float
+) -> Params:
+  """Moves the average towards the parameters, faster in the first steps."""
+  step = step.astype(jnp.float32)
+  decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+  return optax.incremental_update(params, ema, 1.0 - decay)
+
+
+def _keep_if(finite: Bool[Array, ""], new: Any, old: Any) -> Any:
+  """Takes the new tree if the step was finite, or else the old one.
+
+  A step that is not finite changes nothing but the count of steps: the
+  parameters that the loop saves when it stops are the last good ones.
+  """
+  return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+
+
+def _measure_bound(
+  settings: _Settings,
+  state: TrainState,
+  base: Params,
+  part: Rows,
+  key: Key[Array, ""],
+) -> dict[str, Float[Array, ""]]:
+  """Measures the bound's terms on one part of a batch, when it is due.
+
+  Returns:
+    Means over the rows and a "bound_count" of 1; zeros when it is not due.
+  """
+
+  def measure():
+    network = denoiser(settings.model, partition.join(state.params, base))
+    bound_key = jax.random.fold_in(key, _BOUND)
+    terms = settings.objective.bound(network, part, bound_key)
+    return {name: jnp.mean(x) for name, x in terms.items()} | {
+      "bound_count": jnp.float32(1)
+    }
+
+  def skip():
+    names = (*settings.bound_names, "bound_count")
+    return dict.fromkeys(names, jnp.float32(0))
+
+  first = state.step % settings.report_every == 0
+  due = first | (state.step % settings.bound_every == 0)
+  return jax.lax.cond(due, measure, skip)
+
+
+def _add_to_sums(
+  sums: Mapping[str, Array], values: Mapping[str, Any], fresh: Bool[Array, ""]
+) -> dict[str, Float[Array, ""]]:
+  """Adds a step's values to the sums, which start again if `fresh`."""
+  return {
+    name: jnp.where(fresh, 0.0, total) + values[name]
+    for name, total in sums.items()
+  }
+
+
+def _means(
+  sums: Mapping[str, Array], bound_names: tuple[str, ...]
+) -> dict[str, Float[Array, ""]]:
+  """Divides each sum by the number of its values, which is left out."""
+  return {
+    name: total / sums["bound_count" if name in bound_names else "count"]
+    for name, total in sums.items()
+    if name not in ("count", "bound_count")
+  }

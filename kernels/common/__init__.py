@@ -1,4 +1,4 @@
-"""What the kernels share: which of them run where, and how one is picked."""
+"""Code that the kernels share: the device, and the choice of a kernel."""
 
 from flexmdm_jax.kernels.common.dispatch import Implementation, dispatch
 from flexmdm_jax.kernels.common.mosaic_gpu import gpu_interpreter, gpu_load

@@ -1,4 +1,4 @@
-"""Picks one of a kernel's implementations, and runs it."""
+"""Choice among a kernel's implementations."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,14 +13,15 @@ from flexmdm_jax.kernels.common.targets import (
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
-  """One implementation of a kernel.
+  """Implementation of a kernel.
 
   Attributes:
-    run: computes it. One with a `config` class also takes the keywords
-      `config` (None: the table's for the device) and `interpret`, and raises
-      NotImplementedError, as it is traced, for what it cannot do.
-    available: whether it compiles for a target.
-    config: the class of its tuning; None if it has none.
+    run: function that computes the result. One with a `config` class also takes
+      the keywords `config` (None: the table's for the device) and `interpret`,
+      and raises NotImplementedError, as it is traced, for arguments that it
+      cannot do.
+    available: tells whether the implementation compiles for a target.
+    config: class of the tuning; None if it has none.
   """
 
   run: Callable[..., Any]
@@ -39,19 +40,20 @@ def dispatch(
   """Runs the implementation that is asked for, or the best there is.
 
   Args:
-    implementations: by name, the best first; the last runs anywhere.
+    implementations: implementations by name, the best first; the last runs
+      anywhere.
     implementation: a name, or None: the first that is available and does not
       raise NotImplementedError; the last where several devices may share the
       call.
     *args: arguments of `run`.
     config: tuning of the named implementation; None takes the table's.
-    interpret: run the named implementation on the CPU, as Python would.
+    interpret: run the named implementation on the CPU, interpreted.
     **kwargs: keywords of `run`.
 
   Raises:
     ValueError: an unknown name, one that is not available on this backend, a
       config of the wrong class, or either keyword without a name.
-    NotImplementedError: the named implementation cannot do it.
+    NotImplementedError: the named implementation cannot do these arguments.
   """
   here = target()
   available = [k for k, v in implementations.items() if v.available(here)]

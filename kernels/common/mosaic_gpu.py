@@ -1,21 +1,25 @@
 """Differences between JAX 0.10 and newer ones in Pallas for Mosaic GPU."""
 
 import inspect
+from typing import Any
 
 import jax
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Shaped
 
 _LOAD_TAKES_INDEX = "idx" in inspect.signature(plgpu.load).parameters
 
 
-def gpu_load(ref, *, layout, optimized=True):
-  """`plgpu.load` of a whole reference, of which JAX 0.10 wants an index."""
+def gpu_load(
+  ref: Any, *, layout: Any, optimized: bool = True
+) -> Shaped[Array, "..."]:
+  """Loads a whole reference by `plgpu.load`, with the index JAX 0.10 wants."""
   index = ((),) if _LOAD_TAKES_INDEX else ()
   return plgpu.load(ref, *index, layout=layout, optimized=optimized)
 
 
-def gpu_interpreter():
-  """What `plgpu.kernel(interpret=...)` takes to run on the CPU.
+def gpu_interpreter() -> Any:
+  """Makes the `interpret` of `plgpu.kernel` that runs it on the CPU.
 
   Raises:
     NotImplementedError: this JAX has no interpreter of Mosaic GPU.

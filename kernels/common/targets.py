@@ -8,7 +8,12 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """A device: `platform` is "cpu", "gpu" or "tpu", `kind` its model."""
+  """Device that a call runs on.
+
+  Attributes:
+    platform: "cpu", "gpu" or "tpu".
+    kind: name of the device's model.
+  """
 
   platform: str
   kind: str
@@ -19,12 +24,12 @@ class Target:
 
   @property
   def is_hopper(self) -> bool:
-    """An NVIDIA H20, H100, H200, H800 or GH200."""
+    """Whether the device is an NVIDIA H20, H100, H200, H800 or GH200."""
     return self.platform == "gpu" and bool(re.search(r"\bG?H\d", self.kind))
 
 
 def target() -> Target:
-  """The device that what is traced now will run on.
+  """Finds the device that the code traced now will run on.
 
   It is the ambient mesh's, whose devices need not be here (compilation ahead
   of time), or else JAX's default device.
@@ -37,7 +42,7 @@ def target() -> Target:
 
 
 def is_on_one_device() -> bool:
-  """Whether what is traced now is sure to be one device's work.
+  """Returns whether the code traced now is surely one device's work.
 
   It is inside `shard_map`, and where there is one device. The compiler cannot
   partition a Mosaic kernel.

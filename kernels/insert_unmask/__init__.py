@@ -1,4 +1,4 @@
-"""Reveals and insertions of one sampling step, for a batch of ragged rows."""
+"""Reveals and insertions of one sampling step, in a batch of ragged rows."""
 
 from flexmdm_jax.kernels.insert_unmask.api import insert_unmask
 

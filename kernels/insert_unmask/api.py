@@ -1,11 +1,13 @@
-"""`insert_unmask`: checks its arguments and picks an implementation."""
+"""The public `insert_unmask`: checks, then the choice of an implementation."""
 
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
+from jaxtyping import Array, Bool, Int32
 
 from flexmdm_jax.kernels.common import Implementation, dispatch
 from flexmdm_jax.kernels.insert_unmask import (
@@ -32,46 +34,46 @@ IMPLEMENTATIONS = {
 
 
 def insert_unmask(
-  tokens,
-  length,
-  revealed,
-  insertions,
+  tokens: Int32[Array | np.ndarray, "B L"],
+  length: Int32[Array | np.ndarray, " B"],
+  revealed: Int32[Array | np.ndarray, "B L"],
+  insertions: Int32[Array | np.ndarray, "B L+1"],
   *,
-  mask,
-  pad,
-  implementation=None,
-  config=None,
-  interpret=False,
-  check=False,
-):
+  mask: int,
+  pad: int,
+  implementation: str | None = None,
+  config: GpuConfig | TpuConfig | None = None,
+  interpret: Any = False,
+  check: bool = False,
+) -> tuple[Int32[Array, "B L"], Int32[Array, " B"], Bool[Array, " B"]]:
   """Reveals masks, then inserts new masks, in every row of a batch.
 
   When a row has no room for all that is inserted, the gaps are served from the
-  left until it is full; nothing that was there is lost. What the arrays hold
-  beyond `length` is not looked at.
+  left until it is full; no token is lost. Positions beyond `length` are not
+  read.
 
   Args:
-    tokens: i32[B, L], left-aligned rows.
-    length: i32[B], their numbers of tokens, in [0, L].
-    revealed: i32[B, L], the new token of a position, or -1 to keep the old.
-    insertions: i32[B, L+1], masks to insert before each position, the last
-      after them all; not negative. Those beyond gap `length` are ignored.
+    tokens: left-aligned rows.
+    length: number of tokens of each row, in [0, L].
+    revealed: new token of each position, or -1 to keep the old.
+    insertions: number of masks to insert before each position, and at the end
+      after them all; not negative. Gaps beyond gap `length` are ignored.
     mask: id of the inserted tokens, a Python integer.
-    pad: id that fills the positions beyond the new length, likewise.
+    pad: id that fills the positions beyond the new length, a Python integer.
     implementation: "reference", "mosaic_gpu" (Hopper) or "mosaic_tpu"; None
       for the best on this backend that can do these shapes. The compiler does
       not partition Mosaic kernels: with several devices None takes them inside
       `jax.shard_map` only.
-    config: `GpuConfig` or `TpuConfig` of the named implementation, which
-      changes speed only; None for the device's row of the table.
+    config: tuning of the named implementation, which changes speed only; None
+      for the device's row of the table.
     interpret: run the named implementation on the CPU, slowly.
-    check: also check the values of JAX arrays, those of NumPy's always are.
+    check: also check the values of JAX arrays; NumPy's are always checked.
       Concrete arrays wait for the device; traced ones need a caller that
       functionalises the checks (`jax.experimental.checkify.checkify`).
 
   Returns:
-    (tokens i32[B, L], length i32[B], truncated bool[B]); `truncated` marks rows
-    that wanted more than L tokens.
+    (tokens, length, truncated); `truncated` marks rows that wanted more than L
+    tokens.
 
   Raises:
     ValueError: a wrong rank, shape, dtype or checked value; an implementation
@@ -98,6 +100,7 @@ def insert_unmask(
 
 
 def _check_types(**arrays):
+  """Raises ValueError for an argument of a wrong rank, shape or dtype."""
   for name, array in arrays.items():
     if not isinstance(array, np.ndarray | jax.Array):
       raise ValueError(f"{name} must be an array, got {array!r}.")
@@ -115,7 +118,7 @@ def _check_types(**arrays):
 
 
 def _check_values(length, insertions, check):
-  """Checks a NumPy argument in any case, a JAX one if `check`."""
+  """Checks values: NumPy's in any case, those of JAX arrays if `check`."""
   L = insertions.shape[1] - 1
   pair = (length, insertions)
   traced = any(isinstance(x, jax.core.Tracer) for x in pair)

@@ -1,18 +1,19 @@
-"""The shapes for which `insert_unmask` is compiled, tuned and timed."""
+"""Shapes for which `insert_unmask` is compiled, tuned and timed."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int32, Key
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """Arguments of one call.
+  """Sizes of the arguments of one call.
 
   Attributes:
-    batch_size: B.
-    max_length: L.
+    batch_size: number of rows, B.
+    max_length: length of a full row, L.
     filled: share of a row that holds tokens.
     inserted: share of gaps that get a token.
   """
@@ -23,14 +24,15 @@ class Spec:
   inserted: float = 0.02
 
   def shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes and types of the array arguments."""
     B, L = self.batch_size, self.max_length
     return tuple(
       jax.ShapeDtypeStruct(shape, jnp.int32)
       for shape in ((B, L), (B,), (B, L), (B, L + 1))
     )
 
-  def arguments(self, key: jax.Array) -> tuple[jax.Array, ...]:
-    """Random arguments of a step in the middle of sampling."""
+  def arguments(self, key: Key[Array, ""]) -> tuple[Int32[Array, "..."], ...]:
+    """Draws random arguments, as in the middle of sampling."""
     B, L = self.batch_size, self.max_length
     keys = jax.random.split(key, 4)
     id_or_keep = jax.random.randint(keys[1], (B, L), 0, 100)
@@ -44,11 +46,11 @@ class Spec:
     )
 
   def num_bytes(self) -> int:
-    """Bytes that must be read and written: four arrays of int32[B, L]."""
+    """Number of bytes to read and write: four arrays of int32[B, L]."""
     return 16 * self.batch_size * self.max_length
 
 
-# Keywords of every call; the ids of `arguments` are below.
+# Keywords of every call; the ids in `arguments` are smaller.
 STATIC = {"mask": 100, "pad": 101}
 SPECS = {
   "small": Spec(16, 256),

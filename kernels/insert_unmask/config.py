@@ -8,7 +8,7 @@ class TpuConfig:
   """Tuning of the TPU kernel.
 
   Attributes:
-    block_rows: rows a program holds; a multiple of 8.
+    block_rows: number of rows that a program holds; a multiple of 8.
   """
 
   block_rows: int = 8
@@ -25,8 +25,9 @@ class GpuConfig:
   """Tuning of the GPU kernel.
 
   Attributes:
-    chunk: positions of a row that a warpgroup holds at once; a power of two,
-      at least its 128 threads, at most 2048, so that they stay in registers.
+    chunk: number of positions of a row that a warpgroup holds at once; a power
+      of two, at least its 128 threads, at most 2048, so that they stay in
+      registers.
   """
 
   chunk: int = 512
@@ -44,7 +45,7 @@ class GpuConfig:
 TPU_TABLE: dict[str, TpuConfig] = {}
 GPU_TABLE: dict[str, GpuConfig] = {}
 
-# What the tuner tries.
+# Tunings that the tuner tries.
 CANDIDATES = {
   "mosaic_tpu": [TpuConfig(rows) for rows in (8, 16, 32)],
   "mosaic_gpu": [GpuConfig(chunk) for chunk in (128, 256, 512, 1024, 2048)],

@@ -1,4 +1,6 @@
-"""`insert_unmask` on Hopper GPUs: a row a block, moved inside shared memory.
+"""Kernel of `insert_unmask` for Hopper GPUs: each block moves a row.
+
+A row moves inside shared memory.
 
 Mosaic GPU has neither prefix sums nor gathers, so both are made of shifted
 reads of shared memory. The sums take one pass for each power of two. Tokens
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Bool, Int32
 
 from flexmdm_jax.kernels.common import gpu_interpreter, gpu_load, target
 from flexmdm_jax.kernels.insert_unmask.config import GPU_TABLE, GpuConfig
@@ -27,21 +30,21 @@ _PRESENT = 1 << 30
 
 
 def insert_unmask(
-  tokens,
-  length,
-  revealed,
-  insertions,
+  tokens: Int32[Array, "B L"],
+  length: Int32[Array, " B"],
+  revealed: Int32[Array, "B L"],
+  insertions: Int32[Array, "B L+1"],
   *,
-  mask,
-  pad,
+  mask: int,
+  pad: int,
   config: GpuConfig | None = None,
   interpret: bool = False,
-):
-  """See `api.insert_unmask`.
+) -> tuple[Int32[Array, "B L"], Int32[Array, " B"], Bool[Array, " B"]]:
+  """Runs the GPU kernel; see `api.insert_unmask`.
 
   Raises:
-    NotImplementedError: an empty array, rows of more than 8192, or a JAX that
-      cannot interpret the kernel.
+    NotImplementedError: an array is empty, rows are longer than 8192, or this
+      JAX cannot interpret the kernel.
   """
   B, L = tokens.shape
   if not B * L or L > MAX_LENGTH:
@@ -72,7 +75,7 @@ def insert_unmask(
       _kernel, L=L, width=width, chunk=chunk, mask=mask, pad=pad
     ),
     out_type=(out((B, width)), out((B,)), out((B,))),
-    # A chunk of zeros comes before the row: what is shifted in from there.
+    # A chunk of zeros comes before the row, to be shifted in from there.
     scratch_types=[plgpu.SMEM((chunk + cells,), jnp.int32)] * 2,
     grid=(B,),
     grid_names=("row",),
@@ -98,37 +101,39 @@ def _kernel(
   mask,
   pad,
 ):
+  """Moves one row; a block runs it."""
   row = lax.axis_index("row")
   length = length_ref[row]
   room = L - length
   num_chunks = pl.cdiv(width, chunk)
-  # A thread a position: what is shifted is aligned to nothing more.
+  # A thread a position: shifted chunks are aligned to nothing more.
   layout = plgpu.Layout.WG_STRIDED((chunk,), vec_size=1)
   lane = plgpu.layout_cast(lax.broadcasted_iota(jnp.int32, (chunk,), 0), layout)
   zeros = plgpu.layout_cast(jnp.zeros((chunk,), jnp.int32), layout)
 
   def load(ref, start):
-    """Cells of a scratch, whose row starts after a chunk of zeros."""
+    """Loads cells of a scratch, whose row starts after a chunk of zeros."""
     return gpu_load(ref.at[pl.ds(chunk + start, chunk)], layout=layout)
 
   def load_row(ref, start):
+    """Loads positions of the row of an input."""
     return gpu_load(
       ref.at[row, pl.ds(start, chunk)], layout=layout, optimized=False
     )
 
   def each_chunk(body):
-    """Calls body(start) for the chunks, from the right."""
+    """Calls body(start) for each chunk, from the right."""
 
     @pl.loop(0, num_chunks)
     def _(i):
       body((num_chunks - 1 - i) * chunk)
 
   def each_chunk_inside(body):
-    """Likewise; the last chunk ends with the row, and overlaps another."""
+    """Calls body(start) for each chunk; the last one ends with the row."""
     each_chunk(lambda start: body(jnp.minimum(start, width - chunk)))
 
   def before(ref, start, step):
-    """The cells `step` to the left; it divides a chunk, or is some chunks."""
+    """Loads cells `step` to the left; it divides a chunk, or is some."""
     return load(ref, jnp.maximum(start - step, -chunk))
 
   shift[pl.ds(0, chunk)] = zeros
@@ -194,6 +199,6 @@ def _kernel(
     )
 
 
-def _powers(limit):
+def _powers(limit: int) -> list[int]:
   """Powers of two below `limit`, ascending."""
   return [1 << i for i in range((limit - 1).bit_length())]

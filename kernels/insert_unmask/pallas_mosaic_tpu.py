@@ -1,4 +1,4 @@
-"""`insert_unmask` on TPUs: blocks of rows, moved by the bits of their shifts.
+"""Kernel of `insert_unmask` for TPUs: blocks of rows, shifted bit by bit.
 
 Tokens keep their order, so their shifts do not decrease along a row. Moving by
 the bits of the shifts, the largest first, then never lets two tokens meet: what
@@ -7,11 +7,13 @@ wraps around either, since it ends inside the row.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Bool, Int32
 
 from flexmdm_jax.kernels.common import target
 from flexmdm_jax.kernels.insert_unmask.config import TPU_TABLE, TpuConfig
@@ -23,27 +25,29 @@ _PRESENT = 1 << 30
 
 
 def insert_unmask(
-  tokens,
-  length,
-  revealed,
-  insertions,
+  tokens: Int32[Array, "B L"],
+  length: Int32[Array, " B"],
+  revealed: Int32[Array, "B L"],
+  insertions: Int32[Array, "B L+1"],
   *,
-  mask,
-  pad,
+  mask: int,
+  pad: int,
   config: TpuConfig | None = None,
-  interpret=False,
-):
-  """See `api.insert_unmask`; `interpret` may be `pltpu.InterpretParams`.
+  interpret: Any = False,
+) -> tuple[Int32[Array, "B L"], Int32[Array, " B"], Bool[Array, " B"]]:
+  """Runs the TPU kernel; see `api.insert_unmask`.
+
+  `interpret` may be a `pltpu.InterpretParams`.
 
   Raises:
-    NotImplementedError: an empty array, or rows of more than 8192.
+    NotImplementedError: an array is empty, or rows are longer than 8192.
   """
   B, L = tokens.shape
   if not B * L or L > MAX_LENGTH:
     raise NotImplementedError(f"The TPU kernel has no shape {tokens.shape}.")
   config = config or TPU_TABLE.get(target().kind, TpuConfig())
   # The gap after the last token included, in whole registers. The blocks are
-  # wider than the arrays: what they hold beyond is masked like a ragged end.
+  # wider than the arrays: cells beyond are masked like a ragged end.
   P = pl.cdiv(L + 1, _LANES) * _LANES
   rows = pl.BlockSpec((config.block_rows, P), lambda i: (i, 0))
   column = pl.BlockSpec((config.block_rows, 1), lambda i: (i, 0))
@@ -81,6 +85,7 @@ def _kernel(
   mask,
   pad,
 ):
+  """Moves the rows of one block."""
   length = length_ref[...]
   index = jax.lax.broadcasted_iota(jnp.int32, token.shape, 1)
   P = token.shape[1]
@@ -119,6 +124,6 @@ def _kernel(
   new_tokens_ref[...] = jnp.where(shift[...] != 0, token[...], fill)
 
 
-def _powers(limit):
+def _powers(limit: int) -> list[int]:
   """Powers of two below `limit`, ascending."""
   return [1 << i for i in range((limit - 1).bit_length())]

@@ -1,11 +1,20 @@
-"""`insert_unmask` in plain jax.numpy: the meaning of the operation."""
+"""Reference of `insert_unmask` in jax.numpy: the operation's meaning."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32
 
 
-def insert_unmask(tokens, length, revealed, insertions, *, mask, pad):
-  """See `api.insert_unmask`."""
+def insert_unmask(
+  tokens: Int32[Array, "B L"],
+  length: Int32[Array, " B"],
+  revealed: Int32[Array, "B L"],
+  insertions: Int32[Array, "B L+1"],
+  *,
+  mask: int,
+  pad: int,
+) -> tuple[Int32[Array, "B L"], Int32[Array, " B"], Bool[Array, " B"]]:
+  """Computes `api.insert_unmask` with plain jax.numpy."""
 
   def one_row(tokens, length, revealed, insertions):
     (L,) = tokens.shape

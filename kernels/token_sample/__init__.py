@@ -1,4 +1,4 @@
-"""A token for each row from hidden states, without the rows' logits."""
+"""Tokens drawn from hidden states, without all logits in memory."""
 
 from flexmdm_jax.kernels.token_sample.api import TokenSamples, token_sample
 

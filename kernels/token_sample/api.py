@@ -1,12 +1,14 @@
-"""`token_sample`: checks its arguments, picks an implementation, finishes."""
+"""The public `token_sample`: checks, choice of an implementation, nucleus."""
 
 import functools
 import numbers
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32, Key, UInt32
 
 from flexmdm_jax.kernels import common
 from flexmdm_jax.kernels.token_sample import (
@@ -25,40 +27,40 @@ from flexmdm_jax.kernels.token_sample.config import (
 
 
 class TokenSamples(NamedTuple):
-  """A token for each row and what the law it came from looks like.
+  """Drawn tokens, and four numbers that describe each one's law.
 
-  The four numbers are of the law at temperature 1 over the allowed ids.
+  The numbers describe the law at temperature 1 over the allowed ids.
 
   Attributes:
-    token: i32[N].
-    log_prob: f32[N], log-probability of the token.
-    top_prob: f32[N], the largest probability.
-    margin: f32[N], the largest less the second largest.
-    entropy: f32[N], nats.
+    token: token of each row.
+    log_prob: log-probability of the token.
+    top_prob: largest probability.
+    margin: largest probability less the second largest.
+    entropy: entropy in nats.
   """
 
-  token: jax.Array
-  log_prob: jax.Array
-  top_prob: jax.Array
-  margin: jax.Array
-  entropy: jax.Array
+  token: Int32[Array, " N"]
+  log_prob: Float32[Array, " N"]
+  top_prob: Float32[Array, " N"]
+  margin: Float32[Array, " N"]
+  entropy: Float32[Array, " N"]
 
 
 def token_sample(
-  hidden,
-  unembed,
-  num_rows,
-  key,
+  hidden: Float[Array, "N D"],
+  unembed: Float[Array, "D V"],
+  num_rows: int | Int[Array, ""],
+  key: Key[Array, "*n"] | UInt32[Array, "*n 2"],
   *,
-  temperature,
-  banned=None,
-  bias=None,
-  top_p=1.0,
-  axis_name=None,
-  implementation=None,
-  interpret=False,
-  config=None,
-):
+  temperature: float | int,
+  banned: Int32[Array, " K"] | None = None,
+  bias: Float32[Array, " V"] | None = None,
+  top_p: float | int = 1.0,
+  axis_name: str | None = None,
+  implementation: str | None = None,
+  interpret: Any = False,
+  config: GpuConfig | TpuConfig | XlaConfig | None = None,
+) -> TokenSamples:
   """Draws a token for each row of `hidden @ unembed + bias`.
 
   The logits are never all in memory (but with "reference"): tiles of them are
@@ -79,16 +81,16 @@ def token_sample(
   its own, until one is accepted.
 
   Args:
-    hidden: bf16|f32[N, D].
-    unembed: bf16|f32[D, V], of the same type as `hidden`.
-    num_rows: int or i32[]; rows from here on are skipped, their outputs are
-      undefined.
+    hidden: hidden states, bfloat16 or float32.
+    unembed: matrix of the vocabulary head, of the same type as `hidden`.
+    num_rows: number of rows to draw for; later rows are skipped, and their
+      outputs are undefined.
     key: a PRNG key, of which row r uses `fold_in(key, r)`; or N keys. The data
       of keys other than Threefry's is hashed, pair by pair, to two words.
     temperature: a Python number in [0, 1e20] that divides the logits for the
       draw; 0 takes the largest, the lowest id of equals.
-    banned: i32[K] of ids that are never drawn.
-    bias: f32[V], added to the logits; -inf bans an id.
+    banned: ids that are never drawn.
+    bias: numbers to add to the logits; -inf bans an id.
     top_p: a Python number in (0, 1]; draw among those ids only whose more
       probable ids have less than this probability in the tempered law.
     axis_name: inside `jax.shard_map`, the mesh axis over which the columns of
@@ -102,7 +104,7 @@ def token_sample(
     config: tile sizes of the named implementation, from `config.py`.
 
   Returns:
-    `TokenSamples`.
+    The tokens, and the numbers that describe their laws.
 
   Raises:
     ValueError: bad arguments, or an implementation that is unknown or not
@@ -134,21 +136,31 @@ def token_sample(
 
 
 def _from_scans(
-  scan,
-  hidden,
-  unembed,
-  num_rows,
-  words,
+  scan: Callable[..., stats.Stats],
+  hidden: Float[Array, "N D"],
+  unembed: Float[Array, "D V"],
+  num_rows: Int32[Array, ""],
+  words: UInt32[Array, "N 2"],
   *,
-  temperature,
-  banned,
-  bias,
-  top_p,
-  axis_name,
-  config=None,
-  interpret=False,
-):
-  """The five arrays of `TokenSamples`; `scan` is like `xla.scan_vocab`."""
+  temperature: float | int,
+  banned: Int32[Array, " K"],
+  bias: Float32[Array, " V"],
+  top_p: float | int,
+  axis_name: str | None,
+  config: Any = None,
+  interpret: Any = False,
+) -> tuple[
+  Int32[Array, " N"],
+  Float32[Array, " N"],
+  Float32[Array, " N"],
+  Float32[Array, " N"],
+  Float32[Array, " N"],
+]:
+  """Computes the five arrays of `TokenSamples` by scans of the vocabulary.
+
+  `scan` has the arguments of `xla.scan_vocab`, and the others those of
+  `token_sample`, with `words` for the keys.
+  """
   N, V = hidden.shape[0], unembed.shape[1]
   num_rows = jnp.clip(num_rows, 0, N)
   offset = jnp.int32(0)
@@ -235,8 +247,8 @@ def _nucleus(found, top_p, temperature, hidden, num_rows, words, scan_all):
   return token, logit
 
 
-def _every_shard(found, axis_name):
-  """Stats of all shards, stacked along a new axis 0, by one collective."""
+def _every_shard(found: stats.Stats, axis_name: str) -> stats.Stats:
+  """Gathers all shards' stats along a new axis 0, by one collective."""
   bits = jnp.stack([jax.lax.bitcast_convert_type(x, jnp.int32) for x in found])
   shards = jax.lax.axis_size(axis_name)
   mine = jnp.arange(shards) == jax.lax.axis_index(axis_name)
@@ -262,7 +274,7 @@ def _is_concrete(x):
 def _checked(
   hidden, unembed, num_rows, key, temperature, banned, bias, top_p, axis_name
 ):
-  """The array arguments, or ValueError; before any work is done."""
+  """Checks and completes the array arguments, before any work is done."""
   for name, array in (("hidden", hidden), ("unembed", unembed)):
     if array.ndim != 2 or 0 in array.shape:
       raise ValueError(

@@ -1,20 +1,21 @@
-"""The shapes for which `token_sample` is compiled, tuned and timed."""
+"""Shapes for which `token_sample` is compiled, tuned and timed."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Key, Shaped
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """Arguments of one call.
+  """Sizes of the arguments of one call.
 
   Attributes:
-    rows: N.
-    width: D.
-    vocabulary: V.
-    active: rows that are computed.
+    rows: number of rows, N.
+    width: size of a hidden state, D.
+    vocabulary: number of ids, V.
+    active: number of rows that are computed.
   """
 
   rows: int
@@ -23,6 +24,7 @@ class Spec:
   active: int
 
   def shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes and types of the array arguments."""
     return (
       jax.ShapeDtypeStruct((self.rows, self.width), jnp.bfloat16),
       jax.ShapeDtypeStruct((self.width, self.vocabulary), jnp.bfloat16),
@@ -30,8 +32,8 @@ class Spec:
       jax.ShapeDtypeStruct((2,), jnp.uint32),
     )
 
-  def arguments(self, key: jax.Array) -> tuple[jax.Array, ...]:
-    """Random arguments with logits of standard deviation 3."""
+  def arguments(self, key: Key[Array, ""]) -> tuple[Shaped[Array, "..."], ...]:
+    """Draws random arguments, with logits of standard deviation 3."""
     keys = jax.random.split(key, 2)
     hidden, unembed = (
       jax.random.normal(k, x.shape, x.dtype)
@@ -46,11 +48,11 @@ class Spec:
     )
 
   def num_bytes(self) -> int:
-    """Bytes that must be read: the active rows and all columns once."""
+    """Number of bytes to read: the active rows and all columns once."""
     return 2 * self.width * (self.active + self.vocabulary)
 
   def num_operations(self) -> int:
-    """Operations of the matrix unit."""
+    """Number of operations of the matrix unit."""
     return 2 * self.active * self.width * self.vocabulary
 
 

@@ -1,4 +1,4 @@
-"""Tile sizes, with a table by device. A wrong value changes speed only."""
+"""Tuning of `token_sample`, by device; a wrong value changes speed only."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ _MIB = 2**20
 
 
 def _check_multiples(config, **multiples):
+  """Raises ValueError unless fields are positive multiples of numbers."""
   for name, of in multiples.items():
     value = getattr(config, name)
     if not isinstance(value, int) or value <= 0 or value % of:
@@ -22,8 +23,9 @@ class XlaConfig:
   """Tiles of the implementation for every backend.
 
   Attributes:
-    tile_rows: rows that one step computes.
-    tile_vocab: ids of one step; [tile_rows, tile_vocab] logits live at once.
+    tile_rows: number of rows that one step computes.
+    tile_vocab: number of ids of one step; [tile_rows, tile_vocab] logits live
+      at once.
   """
 
   tile_rows: int = 128
@@ -38,13 +40,14 @@ class TpuConfig:
   """Tiles of the Mosaic TPU kernel.
 
   Attributes:
-    tile_rows: rows of a tile. Each column of `unembed` is read once a tile, so
-      the matrix unit is busy only if it is above the chip's operations a byte.
-    tile_vocab: columns of a tile.
-    strip_rows: rows whose logits are reduced at a time, in registers.
-    splits: parts of the vocabulary that run independently: 2 for chips whose
-      two cores share a grid.
-    vmem_bytes: what the kernel may use; a larger problem is refused.
+    tile_rows: number of rows of a tile. Each column of `unembed` is read once a
+      tile, so the matrix unit is busy only if it is above the chip's operations
+      a byte.
+    tile_vocab: number of columns of a tile.
+    strip_rows: number of rows whose logits are reduced at a time, in registers.
+    splits: number of parts of the vocabulary that run independently: 2 for
+      chips whose two cores share a grid.
+    vmem_bytes: memory that the kernel may use; a larger problem is refused.
   """
 
   tile_rows: int = 256
@@ -60,7 +63,7 @@ class TpuConfig:
     _check_multiples(self, tile_rows=self.strip_rows)
 
   def vmem_needed(self, D: int, itemsize: int) -> int:
-    """Bytes for hidden states of D numbers, inputs and outputs twice."""
+    """Bytes of VMEM for hidden states of D numbers, double buffers included."""
     lanes = noise.LANES * 4
     inputs = (
       self.tile_rows * D * itemsize
@@ -85,7 +88,7 @@ _TPU_BY_KIND = {
 
 
 def tpu_config(kind: str, N: int, D: int, itemsize: int) -> TpuConfig:
-  """The tiles for a device kind, made smaller until the problem fits.
+  """Finds tiles for a device kind, made smaller until the problem fits.
 
   Raises:
     NotImplementedError: the smallest tiles need too much memory.
@@ -108,7 +111,7 @@ def tpu_config(kind: str, N: int, D: int, itemsize: int) -> TpuConfig:
   return config
 
 
-# Shared memory of a Hopper multiprocessor that a block can have.
+# Bytes of a Hopper multiprocessor's shared memory that a block can have.
 _SMEM = 227 * 1024
 
 
@@ -117,11 +120,12 @@ class GpuConfig:
   """Tuning of the Mosaic GPU kernel, whose tiles are 64 rows by 256 columns.
 
   Attributes:
-    cluster: blocks that share columns of `unembed`, 1 or 2. Two halve what is
-      read of them.
-    stages: steps of 64 of the inner dimension that are in flight.
-    processors: multiprocessors that the splits of the vocabulary should fill.
-    max_splits: the most parts of the vocabulary, for few rows.
+    cluster: number of blocks that share columns of `unembed`, 1 or 2. Two read
+      half as many bytes of them.
+    stages: number of steps, each 64 of the inner dimension, in flight.
+    processors: number of multiprocessors that the splits of the vocabulary
+      should fill.
+    max_splits: largest number of parts of the vocabulary, for few rows.
   """
 
   cluster: int = 2
@@ -144,19 +148,19 @@ class GpuConfig:
     return self.stages * ((64 + 256) * 64 * 2 + 4 * 8)
 
 
-# Multiprocessors of those that have not 132.
+# Number of multiprocessors of devices that have not 132.
 _PROCESSORS = {"NVIDIA H20": 78, "NVIDIA H100 PCIe": 114}
 
 
 def gpu_config(kind: str, N: int) -> GpuConfig:
-  """The tuning for a device kind and a number of rows."""
+  """Finds the tuning for a device kind and a number of rows."""
   return GpuConfig(
     cluster=1 if N <= 64 else 2,
     processors=_PROCESSORS.get(kind, GpuConfig.processors),
   )
 
 
-# What the tuner tries.
+# Tunings that the tuner tries.
 CANDIDATES = {
   "xla": [
     XlaConfig(tile_rows=rows, tile_vocab=columns)

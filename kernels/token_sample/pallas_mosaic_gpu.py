@@ -1,4 +1,4 @@
-"""`scan_vocab` for Hopper GPUs.
+"""Kernel that scans the vocabulary on Hopper GPUs.
 
 A block takes a tile of rows and a part of the vocabulary. One warpgroup
 streams tiles into a ring of shared memory, tile by tile; two others take turns
@@ -6,24 +6,26 @@ at them: each multiplies a tile of logits and then reduces it, so that one
 multiplies while the other reduces. Blocks of a cluster share the columns, of
 which each loads a part for all.
 
-A thread keeps statistics of the logits that it holds: of a row and eight
-columns' residues. They live in the outputs, and are merged outside, once.
+A thread keeps statistics of the logits that it holds: those of a row and of
+eight columns' residues. They live in the outputs, and are merged outside, once.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float, Float32, Int32, UInt32
 
 from flexmdm_jax.kernels import common
 from flexmdm_jax.kernels.token_sample import noise, stats
-from flexmdm_jax.kernels.token_sample.config import gpu_config
+from flexmdm_jax.kernels.token_sample.config import GpuConfig, gpu_config
 
-# A tile of logits: what one instruction of the tensor cores makes, and what
-# two warpgroups can hold in registers.
+# A tile of logits: one instruction of the tensor cores makes it, and two
+# warpgroups can hold two of them in registers.
 _ROWS, _COLUMNS = 64, noise.BLOCK
 # Columns of it that a thread's register lies in: one of eight neighbours.
 _LANES = 8
@@ -33,25 +35,25 @@ _CONSUMERS = 2
 
 
 def scan_vocab(
-  hidden,
-  unembed,
-  num_rows,
-  words,
-  draw,
-  bias,
-  floor,
-  offset,
+  hidden: Float[Array, "N D"],
+  unembed: Float[Array, "D V"],
+  num_rows: Int32[Array, ""],
+  words: UInt32[Array, "N 2"],
+  draw: UInt32[Array, ""],
+  bias: Float32[Array, " V"],
+  floor: Float32[Array, " N"] | None,
+  offset: Int32[Array, ""],
   *,
-  temperature,
-  aligned,
-  config=None,
-  interpret=False,
-):
-  """See `xla.scan_vocab`; config is a `GpuConfig`.
+  temperature: float | int,
+  aligned: bool,
+  config: GpuConfig | None = None,
+  interpret: Any = False,
+) -> stats.Stats:
+  """Runs the GPU kernel; see `xla.scan_vocab`.
 
   Raises:
-    NotImplementedError: float32, D not a multiple of 64, or a JAX without an
-      interpreter where one is asked for.
+    NotImplementedError: the type is float32, D is no multiple of 64, or this
+      JAX lacks the interpreter that is asked for.
   """
   N, D = hidden.shape
   V = unembed.shape[1]
@@ -146,7 +148,7 @@ def scan_vocab(
 
 
 def _num_splits(active, config):
-  """Parts of the vocabulary, so that the clusters fill the processors."""
+  """Number of parts of the vocabulary with which clusters fill the device."""
   fit = lax.div(
     jnp.int32(config.processors // config.cluster), jnp.maximum(active, 1)
   )
@@ -167,7 +169,7 @@ def _kernel(
   temperature,
   aligned,
 ):
-  """One block; `inputs` and `fields` name its references."""
+  """Runs one block; `inputs` and `fields` name its references."""
   given = dict(zip(inputs, refs, strict=False))
   known = dict(zip(fields, refs[len(inputs) :], strict=True))
   num_rows = given["scalars"][0]
@@ -187,7 +189,7 @@ def _kernel(
   rows = pl.ds(tile_row * _ROWS, _ROWS)
 
   def slot_of(step):
-    """(slot, barrier) of a step; a tile takes `steps` of them."""
+    """Returns (slot, barrier) of a step; a tile takes `steps` of them."""
     slot = lax.rem(step, S)
     return slot, lax.rem(lax.div(step, steps), _CONSUMERS) * S + slot
 
@@ -266,6 +268,7 @@ def _kernel(
 
 
 def _wgmma(x):
+  """Casts an array to the layout of the tensor cores' results."""
   return plgpu.layout_cast(x, plgpu.Layout.WGMMA)
 
 
@@ -273,11 +276,11 @@ def _add_tile(logits, given, known, *, rows, first, temperature, aligned):
   """Adds logits f32[64, 256] to statistics f32[64, 8].
 
   Args:
-    logits: of the columns from `first` on.
+    logits: logits of the columns from `first` on.
     given: references of the inputs, by name.
     known: references of the rows' statistics, by name.
-    rows: which rows they are.
-    first: i32[], a multiple of 256.
+    rows: indices of the rows.
+    first: first column, i32[], a multiple of 256.
     temperature: a Python number.
     aligned: whether the first column's id is a multiple of 256.
   """
@@ -287,11 +290,13 @@ def _add_tile(logits, given, known, *, rows, first, temperature, aligned):
   draw = given["scalars"][2].astype(jnp.uint32)
 
   def load(name):
+    """Loads a statistic of the rows."""
     return common.gpu_load(
       known[name], layout=plgpu.Layout.WGMMA, optimized=False
     )
 
   def of_rows(name):
+    """Loads an input with a number a row, and repeats it over lanes."""
     x = common.gpu_load(
       given[name].at[rows],
       layout=plgpu.Layout.WGMMA.reduce(1),

@@ -1,4 +1,4 @@
-"""`scan_vocab` for TPUs.
+"""Kernel that scans the vocabulary on TPUs.
 
 A tile of rows stays in VMEM while tiles of `unembed` stream by. Each tile's
 logits are reduced into accumulators of one number a row and lane, which are
@@ -6,39 +6,41 @@ also the outputs: lanes and splits are merged outside, once.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Float32, Int32, UInt32
 
 from flexmdm_jax.kernels import common
 from flexmdm_jax.kernels.token_sample import noise, stats
-from flexmdm_jax.kernels.token_sample.config import tpu_config
+from flexmdm_jax.kernels.token_sample.config import TpuConfig, tpu_config
 
 _LANES, _BLOCK = noise.LANES, noise.BLOCK
 
 
 def scan_vocab(
-  hidden,
-  unembed,
-  num_rows,
-  words,
-  draw,
-  bias,
-  floor,
-  offset,
+  hidden: Float[Array, "N D"],
+  unembed: Float[Array, "D V"],
+  num_rows: Int32[Array, ""],
+  words: UInt32[Array, "N 2"],
+  draw: UInt32[Array, ""],
+  bias: Float32[Array, " V"],
+  floor: Float32[Array, " N"] | None,
+  offset: Int32[Array, ""],
   *,
-  temperature,
-  aligned,
-  config=None,
-  interpret=False,
-):
-  """See `xla.scan_vocab`; config is a `TpuConfig`.
+  temperature: float | int,
+  aligned: bool,
+  config: TpuConfig | None = None,
+  interpret: Any = False,
+) -> stats.Stats:
+  """Runs the TPU kernel; see `xla.scan_vocab`.
 
   Raises:
     NotImplementedError: the rows are too long for VMEM.
-    ValueError: with the given config they are.
+    ValueError: the rows are too long for VMEM with the given config.
   """
   N, D = hidden.shape
   V = unembed.shape[1]
@@ -55,7 +57,7 @@ def scan_vocab(
   tiles = pl.cdiv(V, W)
   tiles_of_split = pl.cdiv(tiles, splits)
 
-  # What is not computed maps to the tile before it, which is not moved again.
+  # A tile that is skipped maps to the one before, which is not moved again.
   def row_tile(i, scalars):
     return jnp.minimum(i, jnp.maximum(scalars[0] - 1, 0) // R)
 
@@ -150,7 +152,7 @@ def _kernel(
   temperature,
   aligned,
 ):
-  """Adds a tile of logits to what is known of its rows.
+  """Adds a tile of logits to the statistics of its rows.
 
   Args:
     inputs: names of the inputs.
@@ -214,7 +216,7 @@ def _add_strip(
   values = []
   for columns in slices:
     shift = bias[:, columns]
-    # What lies beyond the last column may be NaN.
+    # Logits beyond the last column may be NaN.
     values.append(
       jnp.where(shift > stats.LOW, logits[:, columns] + shift, stats.LOW)
     )

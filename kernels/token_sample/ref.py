@@ -1,38 +1,45 @@
-"""`token_sample` from all logits at once: the meaning of the operation.
+"""Reference of `token_sample` from all logits: the operation's meaning.
 
-Shares no code with the other implementations: the hash is JAX's, the nucleus
+It shares no code with the other implementations: the hash is JAX's, the nucleus
 is found by sorting.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.extend import random as jex_random
+from jaxtyping import Array, Float, Float32, Int32, UInt32
 
 
 def token_sample(
-  hidden,
-  unembed,
-  num_rows,
-  words,
+  hidden: Float[Array, "N D"],
+  unembed: Float[Array, "D V"],
+  num_rows: Int32[Array, ""],
+  words: UInt32[Array, "N 2"],
   *,
-  temperature,
-  banned,
-  bias,
-  top_p,
-  axis_name,
-):
-  """The five arrays of `api.TokenSamples`, of every row.
+  temperature: float | int,
+  banned: Int32[Array, " K"],
+  bias: Float32[Array, " V"],
+  top_p: float | int,
+  axis_name: str | None,
+) -> tuple[
+  Int32[Array, " N"],
+  Float32[Array, " N"],
+  Float32[Array, " N"],
+  Float32[Array, " N"],
+  Float32[Array, " N"],
+]:
+  """Computes the five arrays of `api.TokenSamples` for every row.
 
   Args:
-    hidden: bf16|f32[N, D].
-    unembed: bf16|f32[D, V].
+    hidden: hidden states, bfloat16 or float32.
+    unembed: matrix of the vocabulary head, of the same type.
     num_rows: ignored.
-    words: uint32[N, 2], the rows' Threefry keys.
+    words: Threefry keys of the rows.
     temperature: a Python number.
-    banned: i32[K].
-    bias: f32[V].
+    banned: ids that are never drawn.
+    bias: numbers to add to the logits.
     top_p: a Python number.
-    axis_name: of the mesh axis over which columns are sharded, or None.
+    axis_name: mesh axis over which columns are sharded, or None.
   """
   del num_rows
   logits = jax.lax.dot(
@@ -49,7 +56,10 @@ def token_sample(
   )(logits, words)
 
 
-def _all_columns(logits, axis_name):
+def _all_columns(
+  logits: Float32[Array, "N V"], axis_name: str
+) -> Float32[Array, "N W"]:
+  """Gathers the columns of all shards."""
   # A sum of zeros and one shard's columns: unlike a gather, `shard_map` knows
   # its result to be the same on all.
   shards = jax.lax.axis_size(axis_name)
@@ -59,8 +69,10 @@ def _all_columns(logits, axis_name):
   return jax.lax.psum(spread, axis_name).reshape(N, shards * V)
 
 
-def _gumbel(word, draw, V):
-  """Noise f32[V]; `api.token_sample` defines it."""
+def _gumbel(
+  word: UInt32[Array, " 2"], draw: int | UInt32[Array, ""], V: int
+) -> Float32[Array, " V"]:
+  """Computes the noise of all ids; `api.token_sample` defines it."""
   ids = jnp.arange(V, dtype=jnp.uint32)
   counters = jnp.stack([ids // 256 * 128 + ids % 128, jnp.full_like(ids, draw)])
   both = jex_random.threefry_2x32((word[0], word[1]), counters)
@@ -71,8 +83,19 @@ def _gumbel(word, draw, V):
   return -jnp.log(jnp.where(v < 1 / 64, small, -jnp.log(1 - v)))
 
 
-def from_logits(logits, word, temperature, top_p):
-  """The same of one row, from its logits f32[V] and its key uint32[2]."""
+def from_logits(
+  logits: Float32[Array, " V"],
+  word: UInt32[Array, " 2"],
+  temperature: float | int,
+  top_p: float | int,
+) -> tuple[
+  Int32[Array, ""],
+  Float32[Array, ""],
+  Float32[Array, ""],
+  Float32[Array, ""],
+  Float32[Array, ""],
+]:
+  """Computes the five numbers of `api.TokenSamples` for one row."""
   (V,) = logits.shape
   log_p = jax.nn.log_softmax(logits)
   p = jnp.exp(log_p)

@@ -1,9 +1,10 @@
-"""What a scan of some of the vocabulary knows of each row, and its merging."""
+"""Statistics of each row over some of the vocabulary, and their merging."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
 
 # Stands for -inf in logits: finite, so that differences of two never make a
 # NaN, and so low that no logit and no noise moves it.
@@ -13,33 +14,34 @@ _NO_TOKEN = 2**31 - 1
 
 
 class Stats(NamedTuple):
-  """Of the ids scanned, those above the floor for the last six.
+  """Statistics of rows over the ids that were scanned.
 
   Attributes:
-    top: f32[N], the largest logit; LOW if all are banned.
-    second: f32[N], the second largest.
-    total: f32[N], sum of exp(logit - top).
-    deviation: f32[N], sum of (logit - top) exp(logit - top).
-    score: f32[N], the largest logit + temperature * noise.
-    token: i32[N], its id.
-    logit: f32[N], its logit.
-    tempered: f32[N], sum of exp((logit - top) / temperature) of all ids; zero
-      where the scan had no floor.
-    above: f32[N], the same sum of the ids above the floor.
+    top: largest logit; LOW if all are banned.
+    second: second largest logit.
+    total: sum of exp(logit - top).
+    deviation: sum of (logit - top) exp(logit - top).
+    score: largest logit + temperature * noise, of the ids above the floor if
+      there is one.
+    token: id that has this score.
+    logit: logit of this id.
+    tempered: sum of exp((logit - top) / temperature) of all ids; zero where
+      the scan had no floor.
+    above: sum of the same numbers of the ids above the floor.
   """
 
-  top: jax.Array
-  second: jax.Array
-  total: jax.Array
-  deviation: jax.Array
-  score: jax.Array
-  token: jax.Array
-  logit: jax.Array
-  tempered: jax.Array
-  above: jax.Array
+  top: Float32[Array, "*n"]
+  second: Float32[Array, "*n"]
+  total: Float32[Array, "*n"]
+  deviation: Float32[Array, "*n"]
+  score: Float32[Array, "*n"]
+  token: Int32[Array, "*n"]
+  logit: Float32[Array, "*n"]
+  tempered: Float32[Array, "*n"]
+  above: Float32[Array, "*n"]
 
 
-# Of no ids; neutral in `merge`.
+# Stats of no ids; neutral in `merge`.
 START = Stats(
   top=LOW,
   second=LOW,
@@ -53,8 +55,8 @@ START = Stats(
 )
 
 
-def empty(rows):
-  """Stats of no ids, for the given number of rows."""
+def empty(rows: int) -> Stats:
+  """Makes the stats of no ids, for a number of rows."""
   return Stats(
     *(
       jnp.full(rows, x, jnp.int32 if name == "token" else jnp.float32)
@@ -63,13 +65,13 @@ def empty(rows):
   )
 
 
-def inverse(temperature):
-  """1 / temperature, finite; 0 for temperature 0, where nothing uses it."""
+def inverse(temperature: float | int) -> float:
+  """Returns 1 / temperature, finite; 0 for 0, where nothing uses it."""
   return min(1 / temperature, 1e38) if temperature else 0.0
 
 
-def merge(parts, temperature, axis=0):
-  """Stats of disjoint sets of ids, which lie along an axis, as one."""
+def merge(parts: Stats, temperature: float | int, axis: int = 0) -> Stats:
+  """Merges the stats of disjoint sets of ids, which lie along an axis."""
   top = jnp.max(parts.top, axis, keepdims=True)
   drop = parts.top - top
   weight = jnp.exp(drop)
@@ -95,14 +97,20 @@ def merge(parts, temperature, axis=0):
   )
 
 
-def of_tile(logits, noise, ids, floor, temperature):
-  """Stats of a tile of logits.
+def of_tile(
+  logits: Float32[Array, "R W"],
+  noise: Float32[Array, "R W"] | None,
+  ids: Int32[Array, " W"],
+  floor: Float32[Array, " R"] | None,
+  temperature: float | int,
+) -> Stats:
+  """Computes the stats of a tile of logits.
 
   Args:
-    logits: f32[R, W], LOW where banned.
-    noise: f32[R, W] Gumbel noise, or None at temperature 0.
-    ids: i32[W].
-    floor: f32[R] or None; ids whose logit is not above it are not drawn.
+    logits: logits of the rows, LOW where banned.
+    noise: Gumbel noise, or None at temperature 0.
+    ids: ids of the columns.
+    floor: ids whose logit is not above it are not drawn; None for no bound.
     temperature: a Python number.
   """
   top = jnp.max(logits, axis=-1)

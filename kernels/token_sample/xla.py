@@ -1,45 +1,45 @@
-"""`scan_vocab` in plain jax.numpy, by tiles; its cost follows `num_rows`."""
+"""Scan of the vocabulary in jax.numpy, by tiles; cost follows `num_rows`."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int32, UInt32
 
 from flexmdm_jax.kernels.token_sample import noise, stats
 from flexmdm_jax.kernels.token_sample.config import XlaConfig
 
 
 def scan_vocab(
-  hidden,
-  unembed,
-  num_rows,
-  words,
-  draw,
-  bias,
-  floor,
-  offset,
+  hidden: Float[Array, "N D"],
+  unembed: Float[Array, "D V"],
+  num_rows: Int32[Array, ""],
+  words: UInt32[Array, "N 2"],
+  draw: UInt32[Array, ""],
+  bias: Float32[Array, " V"],
+  floor: Float32[Array, " N"] | None,
+  offset: Int32[Array, ""],
   *,
-  temperature,
-  aligned,
-  config=None,
-  interpret=False,
-):
-  """Stats of the first `num_rows` rows over the columns of `unembed`.
+  temperature: float | int,
+  aligned: bool,
+  config: XlaConfig | None = None,
+  interpret: Any = False,
+) -> stats.Stats:
+  """Computes the stats of the first `num_rows` rows over all columns.
 
   Args:
-    hidden: bf16|f32[N, D].
-    unembed: bf16|f32[D, V].
-    num_rows: i32[], at most N; later rows are skipped and undefined.
-    words: uint32[N, 2], the rows' keys.
-    draw: uint32[], number of the pass.
-    bias: f32[V], added to the logits; LOW bans an id.
-    floor: f32[N] or None; draws among the logits above it.
-    offset: i32[], id of the first column.
+    hidden: hidden states, bfloat16 or float32.
+    unembed: matrix of the vocabulary head, of the same type.
+    num_rows: number of rows, at most N; later rows are skipped and undefined.
+    words: keys of the rows.
+    draw: number of the pass.
+    bias: numbers to add to the logits; LOW bans an id.
+    floor: logit of each row above which ids are drawn; None for no bound.
+    offset: id of the first column.
     temperature: a Python number; 0 draws the largest logit.
     aligned: whether `offset` is known to be a multiple of 256.
-    config: an `XlaConfig`.
-    interpret: only Mosaic kernels have an interpreter.
-
-  Returns:
-    `Stats`.
+    config: tile sizes; None for the defaults.
+    interpret: ignored; only Mosaic kernels have an interpreter.
   """
   del interpret
   config = config or XlaConfig()

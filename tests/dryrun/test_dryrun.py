@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_one_line():
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    (("--topology=v5p",), "--topology=v5p is unknown: there are v5p:2x2x4"),
+    (("--topology=v5p",), "topology=v5p is unknown: there are v5p:2x2x4"),
     (("--topology=gpu:a100:8",), "gpu:a100:8 is unknown"),
     (("--topology=gpu:h100:3",), "multiple of 3"),
     (("--topology=gpu:h100:8", "--step=walk"), "--step=walk is unknown"),

@@ -7,7 +7,7 @@ from flexmdm_jax.dryrun import roofline
 from flexmdm_jax.dryrun.devices import DEVICES
 from flexmdm_jax.dryrun.hlo import Collective
 from flexmdm_jax.models.lora import LoRA
-from flexmdm_jax.runs import abstract_params
+from flexmdm_jax.models.parameters import abstract_params
 
 D, L, V, B = 8, 16, 32, 4
 VOCAB = fm.Vocab(V, 30, 31)

@@ -7,19 +7,24 @@ import pytest
 
 from experiments.configs import brackets_quickstart
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation.evaluation import evaluate
 from flexmdm_jax.evaluation.generative_perplexity import (
+  GenerativePerplexity,
   mauve_of_scores,
   mauve_score,
   perplexity,
   perplexity_by_length,
   text_report,
 )
+from flexmdm_jax.evaluation.lengths import LengthLaw
+from flexmdm_jax.evaluation.likelihood import HeldOutLikelihood
+from flexmdm_jax.evaluation.maze import MazePlanning
 from flexmdm_jax.evaluation.samples import held_out, read_samples
 from flexmdm_jax.evaluation.scorers import Scores
-from flexmdm_jax.evaluation.tasks import evaluate
 from flexmdm_jax.runs import Run
 from flexmdm_jax.vocab import Vocab
 from tests.evaluation.fake_scorer import UniformScorer
+from tests.evaluation.tiny import tiny
 
 
 def test_perplexity_by_hand():
@@ -88,26 +93,16 @@ def test_a_uniform_scorer_has_the_perplexity_of_its_size():
 def run(tmp_path_factory):
   """An experiment on brackets that reads as text, and its denoiser."""
   folder = tmp_path_factory.mktemp("text")
-  config = brackets_quickstart.get_config()
-  config.data.update(folder=str(folder / "data"), num_train=40, num_eval=30)
-  config.model.update(hidden_size=8, num_layers=1, num_heads=2, cond_size=4)
-  config.optimizer.warmup_steps = 1
-  config.train.update(num_steps=2, batch_size=8, report_every=1)
-  config.sampler.steps = 2
-  experiment = Run.from_config(config.to_dict())
+  config = tiny(brackets_quickstart, folder, num_eval=30)
+  experiment = Run.from_config(config)
   experiment.train(folder / "run", progress=False)
   experiment.task.to_text = lambda ids: "".join("()[]{}<>"[i] for i in ids)
   return experiment, experiment.restore(folder / "run")[1]
 
 
 def test_task_reports_samples_and_data_alike(run, tmp_path):
-  result = evaluate(
-    "generative_perplexity",
-    *run,
-    num=4,
-    scorer=UniformScorer(7),
-    plots=tmp_path,
-  )
+  evaluation = GenerativePerplexity(UniformScorer(7), plots=tmp_path)
+  result = evaluate(evaluation, *run, num=4)
   assert json.loads(json.dumps(result)) == result
   assert result["samples"].keys() == result["data"].keys()
   assert result["perplexity_data"] == pytest.approx(7)
@@ -127,28 +122,34 @@ def test_samples_of_a_file_are_judged_without_a_model(run, tmp_path):
   path = tmp_path / "samples.jsonl"
   lines = [json.dumps({"tokens": x, "truncated": False}) for x in true]
   path.write_text("\n".join(lines) + "\n")
-  options = dict(num=3, samples=path)
-  result = evaluate(
-    "generative_perplexity",
-    experiment,
-    None,
-    scorer=UniformScorer(7),
-    **options,
-  )
+  evaluation = GenerativePerplexity(UniformScorer(7), samples=path)
+  result = evaluate(evaluation, experiment, None, num=3)
   assert result["samples"] == result["data"]
   assert result["length_tv"] == result["length_wasserstein_1"] == 0
   assert result["truncated"] == 0
-  lengths = evaluate("lengths", experiment, None, plots=tmp_path, **options)
+  evaluation = LengthLaw(samples=path, plots=tmp_path)
+  lengths = evaluate(evaluation, experiment, None, num=3)
   assert lengths["length_ks"] == 0 and lengths["balanced"] == 1
   assert lengths["length_p_value"]["tv"] == 1
   assert (tmp_path / "lengths.png").exists()
-  with pytest.raises(InputError, match="of no use to --task=likelihood"):
-    evaluate("likelihood", experiment, None, **options)
+
+
+def test_lengths_and_likelihood_of_brackets(run):
+  lengths = evaluate(LengthLaw(), *run, num=4)
+  assert 0 <= lengths["length_tv"] <= 1 and 0 <= lengths["balanced"] <= 1
+  assert lengths["num_samples"] == 4
+  likelihood = HeldOutLikelihood(num_times=32)
+  bound = evaluate(likelihood, *run, num=4, split="validation")
+  assert bound["split"] == "validation"
+  assert bound["nats"] > 0 and bound["stderr"] >= 0
+  assert "entropy" not in bound
+  with pytest.raises(InputError, match=r"maze needs mazes, but .* brackets"):
+    evaluate(MazePlanning(), *run, num=3)
 
 
 def test_damaged_samples_are_refused(tmp_path):
   vocab, path = Vocab(6, 4, 5), tmp_path / "x.jsonl"
-  with pytest.raises(InputError, match="cannot read --samples="):
+  with pytest.raises(InputError, match="cannot read samples="):
     read_samples(path, vocab)
   for text, message in (
     ("", "is empty"),
@@ -166,25 +167,16 @@ def test_damaged_samples_are_refused(tmp_path):
   assert read_samples(path, vocab) == ([[1, 2], []], None)
 
 
-def test_task_needs_text_and_a_scorer(run, monkeypatch):
-  with pytest.raises(InputError, match="needs a scorer"):
-    evaluate("generative_perplexity", *run, num=2)
+def test_perplexity_needs_text(run, monkeypatch):
   monkeypatch.setattr(run[0].task, "to_text", lambda ids: None)
   with pytest.raises(InputError, match="needs text, but this run is on brack"):
-    evaluate("generative_perplexity", *run, num=2, scorer=UniformScorer(7))
+    evaluate(GenerativePerplexity(UniformScorer(7)), *run, num=2)
 
 
-def test_a_missing_mauve_is_named_before_any_work(run, monkeypatch):
+def test_a_missing_mauve_is_named_before_any_work(monkeypatch):
   monkeypatch.setitem(sys.modules, "mauve", None)
   with pytest.raises(InputError, match="mauve: pip install"):
-    evaluate(
-      "generative_perplexity",
-      run[0],
-      None,
-      num=2,
-      scorer=UniformScorer(7),
-      mauve=True,
-    )
+    GenerativePerplexity(UniformScorer(7), mauve=True)
 
 
 def test_mauve_tells_laws_apart():

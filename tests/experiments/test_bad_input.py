@@ -92,12 +92,12 @@ CASES = {
       "--out=build/x.json",
       "--plots=README.md/x",
     ],
-    "--plots=README.md/x",
+    "cannot write README.md/x",
   ),
   "out is a folder": (
     "sample",
     ["--workdir=missing", "--steps=2", "--out=tests"],
-    "--out=tests",
+    "cannot write tests",
   ),
 }
 

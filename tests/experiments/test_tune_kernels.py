@@ -5,7 +5,8 @@ import json
 from tests.experiments.tools import run_text
 
 SCRIPT = """
-from experiments import cli, tune_kernels
+from experiments import tune_kernels
+from experiments.common import cli
 from flexmdm_jax.kernels.common import Implementation
 from flexmdm_jax.kernels.insert_unmask import api, arg_specs, config, ref
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from flexmdm_jax.models import attention, dit, gaps
+from flexmdm_jax.models import attention, dit, gaps, layers
 
 VOCAB = fm.Vocab(size=7, mask=5, pad=6)
 L = 6
@@ -333,7 +333,7 @@ def test_neighbours_see_what_they_may_and_no_padding(neighbours, causal):
 
 
 def test_neighbours_reach_one_place_on_each_side():
-  mix = dit.Neighbours(causal=False, channelwise=False, dtype=jnp.float32)
+  mix = layers.Neighbours(causal=False, channelwise=False, dtype=jnp.float32)
   x = jnp.eye(5)[None]
   params = {"mix": {"kernel": jnp.concatenate([jnp.eye(5), 10 * jnp.eye(5)])}}
   out = mix.apply({"params": params}, x, jnp.array([4]))[0]

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 import flexmdm_jax as fm
-from flexmdm_jax.sampling.loop import _canvases, default_buckets
+from flexmdm_jax.sampling.canvas import canvas_widths, default_buckets
 from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.schedules import Linear, Power
 from flexmdm_jax.training.sharding import Rules, make_mesh, tree_shardings
@@ -212,10 +212,9 @@ def test_rows_that_see_their_padding_have_one_canvas():
     mlp_size=16,
     mask_padding=False,
   )
-  config = fm.SamplerConfig(4)
-  assert _canvases(config, fm.denoiser(sees, {}), 1024) == (1024,)
+  assert canvas_widths(None, fm.denoiser(sees, {}), 1024) == (1024,)
   blind = fm.denoiser(sees.clone(mask_padding=True), {})
-  assert _canvases(config, blind, 1024) == (127, 255, 511, 767, 1024)
+  assert canvas_widths(None, blind, 1024) == (127, 255, 511, 767, 1024)
 
 
 def test_default_canvases():

@@ -11,7 +11,8 @@ import pytest
 import scipy.stats
 
 import flexmdm_jax as fm
-from flexmdm_jax.sampling import sampler
+from flexmdm_jax.sampling import loop
+from flexmdm_jax.sampling.config import METHODS
 from flexmdm_jax.schedules import Linear
 from tests.exact import quick_jit
 
@@ -164,7 +165,7 @@ def reachable(state, new):
 PATTERNS = (".*", "01.*", "2.*02", ".*1.*1.*", "2.*00.*1")
 
 
-@pytest.mark.parametrize("method", sampler.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_trace(method):
   start = take(mixed_start(), jnp.arange(40) % 5)
   samples = draw(jax.random.key(5), start, trace=True, method=method)
@@ -266,13 +267,13 @@ def test_new_parameters_do_not_compile_again():
     return fm.sample(key, denoiser, start, INTERPOLANT, VOCAB, config)
 
   first = draw(params)
-  compiled = sampler._sample._cache_size()
+  compiled = loop._sample._cache_size()
   second = draw(jax.tree.map(lambda x: x + 1.0, params))
-  assert sampler._sample._cache_size() == compiled
+  assert loop._sample._cache_size() == compiled
   assert not np.array_equal(first.tokens, second.tokens)
 
 
-@pytest.mark.parametrize("method", sampler.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_no_exchange_with_the_host(method):
   # A step that waited for the host could not be traced, or would call back.
   denoiser, start = fm.denoiser(*tiny_model()), mixed_start()

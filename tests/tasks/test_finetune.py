@@ -11,7 +11,7 @@ from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import HoleLayout, infill_start, prompt_start
 from flexmdm_jax.tasks import make_task
-from flexmdm_jax.tasks.finetune.task import (
+from flexmdm_jax.tasks.finetune.formats import (
   BOUNDARY,
   boxed,
   code_parts,
@@ -126,7 +126,7 @@ def test_starts_are_the_sampler_s(suffix):
     starts.append(prompt_start([[1, 2]], 8, layout.vocab))
   for start in starts:
     for name in start._fields:
-      np.testing.assert_array_equal(row[name], getattr(start, name)[0])
+      np.testing.assert_array_equal(getattr(row, name), getattr(start, name)[0])
 
 
 def test_questions_become_records(settings):

@@ -11,7 +11,8 @@ from scipy import stats
 
 from experiments.configs import markov as config_file
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation.tasks import evaluate
+from flexmdm_jax.evaluation.evaluation import evaluate
+from flexmdm_jax.evaluation.likelihood import HeldOutLikelihood
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.runs import Run
 from flexmdm_jax.tasks.markov.law import MarkovLanguage
@@ -225,7 +226,7 @@ def test_likelihood_is_told_above_the_entropy(tmp_path):
   )
   zero = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["params"])
   result = evaluate(
-    "likelihood", run, denoiser(run.model, zero), num=9, batch_size=9
+    HeldOutLikelihood(), run, denoiser(run.model, zero), num=9, batch_size=9
   )
   records = [x["tokens"] for x in task.records("test")]
   # Every token and every end is one of all ids but the mask's.

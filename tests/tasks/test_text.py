@@ -6,7 +6,8 @@ import pytest
 
 from experiments.configs import openwebtext_175m, shakespeare, wordnet
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.runs import Run, num_parameters
+from flexmdm_jax.models.parameters import num_parameters
+from flexmdm_jax.runs import Run
 from tests.data.tiny_text import write_bpe, write_jsonl
 
 CONFIGS = [openwebtext_175m, shakespeare, wordnet]

@@ -15,7 +15,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import hosts as flags_of_hosts
+from experiments.common import hosts as flags_of_hosts
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.runs import Run
 from flexmdm_jax.training import hosts, sharding
@@ -272,10 +272,14 @@ def test_a_single_process_passes_through():
   def fail():
     raise InputError("mine")
 
-  assert hosts.is_lead()
+  assert hosts.is_first_process()
   assert hosts.exchange("text") == ["text"]
   hosts.require_same("config", "{}")
-  for run in (hosts.together, hosts.lead, hosts.in_turn):
+  for run in (
+    hosts.on_all_processes,
+    hosts.on_first_process,
+    hosts.on_first_then_rest,
+  ):
     assert run(lambda: 3) == 3
     with pytest.raises(InputError, match="mine"):
       run(fail)

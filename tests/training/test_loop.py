@@ -185,6 +185,16 @@ def test_directory_of_another_config_is_refused(finished, train_step, tmp_path):
   assert losses(workdir) == losses(finished[0])
 
 
+def test_directory_of_another_version_says_so(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"noise": 1, "seed": 0}))
+  with pytest.raises(
+    InputError,
+    match=r"differs in model\.width, noise \(its config\.json lacks"
+    r" model\.width and has the unknown noise: another version",
+  ):
+    loop_lib.claim_workdir(tmp_path, CONFIG, False)
+
+
 def test_overwrite_moves_the_earlier_run_aside(tmp_path):
   workdir = tmp_path / "work"
   for seed in range(3):
@@ -218,7 +228,7 @@ def test_room_is_asked_for_what_is_still_to_be_written(
 
 def test_unwritable_directory_is_an_error(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(InputError, match="cannot write to --workdir"):
+  with pytest.raises(InputError, match="cannot write to workdir"):
     loop_lib.claim_workdir(tmp_path / "file" / "work", CONFIG, False)
 
 

@@ -63,7 +63,13 @@ def test_cropping_a_batch_to_its_bucket_changes_nothing(gap_head):
   batch = tiny.batch()
   batch = jax.tree.map(lambda x: np.resize(x[:4], x.shape), batch)
   short = batch.crop(4)  # lengths 1-4
-  train_step = tiny.train_step(model=tiny.model(gap_head=gap_head))
+  gap_loss = "law" if gap_head == "distribution" else "phi"
+  train_step = tiny.train_step(
+    model=tiny.model(gap_head=gap_head),
+    objective=Diffusion(
+      PathStates(tiny.INTERPOLANT), tiny.VOCAB, gap_loss=gap_loss
+    ),
+  )
   # JAX's draws are the same for a row of four as for the first four of eight.
   params, metrics, _ = run(train_step, batch=batch)
   short_params, short_metrics, _ = run(train_step, batch=short)
@@ -337,6 +343,26 @@ def test_the_bound_does_not_depend_on_the_weights():
     _, metrics = train_step.update(state, batch)
     found.append([metrics["bound_unmask"], metrics["bound_insert"]])
   np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_a_predicted_law_reports_the_bound_and_trains_the_same():
+  def result(bound_every):
+    return run(
+      tiny.train_step(
+        model=tiny.model(gap_head="negative_binomial"),
+        objective=Diffusion(
+          PathStates(tiny.INTERPOLANT), tiny.VOCAB, gap_loss="law"
+        ),
+        bound_every=bound_every,
+      ),
+      num_steps=2,
+    )
+
+  params, metrics, _ = result(None)
+  measured_params, measured, _ = result(2)
+  assert measured.keys() - metrics.keys() == {"bound_unmask", "bound_insert"}
+  assert measured["loss"] == metrics["loss"]
+  jax.tree.map(np.testing.assert_array_equal, measured_params, params)
 
 
 def test_bad_bound_every_is_refused():

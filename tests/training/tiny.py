@@ -7,9 +7,9 @@ from jax.sharding import AxisType
 
 import flexmdm_jax as fm
 from flexmdm_jax import schedules
+from flexmdm_jax.mesh import AXES
 from flexmdm_jax.rows import Rows, stack
 from flexmdm_jax.states import PathStates
-from flexmdm_jax.training import sharding
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules
@@ -24,7 +24,7 @@ BATCH = 8
 def mesh(shape=(1, 1, 1)):
   devices = jax.devices()[: int(np.prod(shape))]
   return jax.make_mesh(
-    shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+    shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
   )
 
 

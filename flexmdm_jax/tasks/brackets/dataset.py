@@ -22,10 +22,10 @@ class BracketConfig(tfds.core.BuilderConfig):
   """Settings of `Brackets`; the name, and so the folder, follows from them.
 
   Attributes:
-    kinds: kinds of bracket, 2 to 4.
-    seed: of the draws.
-    num_train: training words.
-    num_eval: validation words, and test words.
+    kinds: number of kinds of bracket, 2 to 4.
+    seed: seed of the draws.
+    num_train: number of training words.
+    num_eval: number of validation words, and of test words.
 
   Raises:
     InputError: a number is out of range.

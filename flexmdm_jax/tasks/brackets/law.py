@@ -27,7 +27,7 @@ def require_kinds(kinds: int) -> None:
 
 
 def bracket_vocab(kinds: int = MAX_KINDS) -> Vocab:
-  """Ids: `2 * kinds` brackets, then the mask, then the pad.
+  """Makes the ids: `2 * kinds` brackets, then the mask, then the pad.
 
   Raises:
     InputError: there are not 2 to 4 kinds.
@@ -39,7 +39,7 @@ def bracket_vocab(kinds: int = MAX_KINDS) -> Vocab:
 def draw_word(
   rng: np.random.Generator, length: int, kinds: int = MAX_KINDS
 ) -> np.ndarray:
-  """A balanced word, uniform among all of its length and kinds.
+  """Draws a balanced word, uniform among all of its length and kinds.
 
   By the cycle lemma: of the rotations of a sequence with one more step up
   than down, exactly one has positive partial sums only; without its first
@@ -71,7 +71,7 @@ def draw_word(
 
 
 def word_split(tokens: np.ndarray) -> str:
-  """The split that owns a word, by a hash of its tokens."""
+  """Assigns a word to a split, by a hash of its tokens."""
   # The salt is one with which each split owns words of length 4, of two kinds
   # of bracket as of four.
   return content_split(b"brackets" + np.asarray(tokens, "<i4").tobytes())
@@ -80,7 +80,7 @@ def word_split(tokens: np.ndarray) -> str:
 def words(
   split: str, seed: int, kinds: int = MAX_KINDS
 ) -> Iterator[np.ndarray]:
-  """Words of a split, without end, with the length law `PROBABILITIES`.
+  """Draws words of a split, without end, with lengths of `PROBABILITIES`.
 
   The length is drawn first and the word redrawn until it is the split's, so
   the law of lengths is exact in each. No word is in two splits; short words
@@ -88,7 +88,7 @@ def words(
 
   Args:
     split: "train", "validation" or "test".
-    seed: of the draws; at least 0.
+    seed: seed of the draws; at least 0.
     kinds: number of kinds of bracket, 2 to 4.
 
   Returns:
@@ -114,7 +114,7 @@ def _words(split, rng, kinds):
 
 
 def is_balanced(tokens: Iterable[int], kinds: int = MAX_KINDS) -> bool:
-  """Whether every bracket closes the last one open; the empty word does.
+  """Tells whether every bracket closes the last open one; true if empty.
 
   Ids that are no brackets (mask, pad, any other int) make it unbalanced.
   """
@@ -131,7 +131,7 @@ def is_balanced(tokens: Iterable[int], kinds: int = MAX_KINDS) -> bool:
 
 
 def to_text(tokens: Iterable[int], kinds: int = MAX_KINDS) -> str:
-  """Tokens as a line of text: brackets, `_` for mask, `.` for pad, else `?`."""
+  """Writes tokens as text: brackets, `_` for mask, `.` for pad, else `?`."""
   vocab = bracket_vocab(kinds)
   marks = dict(enumerate(SYMBOLS[: 2 * kinds]))
   marks |= {vocab.mask: "_", vocab.pad: "."}

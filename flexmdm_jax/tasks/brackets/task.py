@@ -12,7 +12,7 @@ class BracketTask(SequenceTask):
   """Balanced words of brackets.
 
   Attributes:
-    kinds: kinds of bracket.
+    kinds: number of kinds of bracket.
   """
 
   def __init__(self, method: str, data: Mapping[str, Any]):

@@ -18,10 +18,10 @@ class MarkovConfig(tfds.core.BuilderConfig):
   """Settings of `Markov`; the name, and so the folder, follows from them.
 
   Attributes:
-    symbols, phases, mean_length, max_length: of the `MarkovLanguage`.
-    seed: of the language, and of the draws.
-    num_train: training sequences.
-    num_eval: validation sequences, and test sequences.
+    symbols, phases, mean_length, max_length: settings of `MarkovLanguage`.
+    seed: seed of the language, and of the draws.
+    num_train: number of training sequences.
+    num_eval: number of validation sequences, and of test sequences.
 
   Raises:
     InputError: a number is out of range.
@@ -46,7 +46,7 @@ class MarkovConfig(tfds.core.BuilderConfig):
     )
 
   def language(self) -> MarkovLanguage:
-    """The law of all the sequences."""
+    """Makes the law of all the sequences."""
     return MarkovLanguage(
       symbols=self.symbols,
       phases=self.phases,

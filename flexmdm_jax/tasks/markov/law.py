@@ -103,12 +103,12 @@ class MarkovLanguage:
     return self._ends_at(math.exp(low))
 
   def length_law(self) -> np.ndarray:
-    """Exact probabilities f64[L+1] of 0 to L tokens."""
+    """Computes the exact probabilities f64[L+1] of 0 to L tokens."""
     joint = self._joint_length_law(self.ends)
     return joint / joint.sum()
 
   def log_prob(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
-    """Exact log-probabilities, the end included, by the forward recursion.
+    """Computes exact log-probabilities, the end included, by the recursion.
 
     Args:
       sequences: N sequences of ids.
@@ -149,7 +149,7 @@ class MarkovLanguage:
     Nothing is rejected: each step is drawn given that the sequence will fit.
 
     Args:
-      num: how many; at least 1.
+      num: number of sequences; at least 1.
       seed: seed of the draws; at least 0. Another gives independent ones.
 
     Returns:
@@ -199,7 +199,7 @@ class MarkovLanguage:
 
   @functools.cached_property
   def _matrices(self) -> tuple[np.ndarray, np.ndarray]:
-    """The emissions and the transitions."""
+    """Emissions and transitions."""
     rng = np.random.default_rng(self.seed)
     return tuple(
       (1 - _UNIFORM) * rng.dirichlet(np.full(n, _CONCENTRATION), self.phases)
@@ -217,13 +217,13 @@ class MarkovLanguage:
     return float(fits[1].mean()), fits
 
   def _ends_at(self, rate: float) -> np.ndarray:
-    """`ends` at a rate."""
+    """Computes `ends` at a rate."""
     ends = np.zeros((self.max_length + 1, self.phases))
     ends[:, -1] = -np.expm1(-rate * np.arange(self.max_length + 1))
     return ends
 
   def _joint_length_law(self, ends: np.ndarray) -> np.ndarray:
-    """Probabilities f64[L+1] of 0 to L tokens, not conditioned."""
+    """Computes probabilities f64[L+1] of 0 to L tokens, not conditioned."""
     law = np.zeros(self.max_length + 1)
     phase = np.full(self.phases, 1 / self.phases)
     for n in range(1, self.max_length + 1):
@@ -232,13 +232,13 @@ class MarkovLanguage:
     return law
 
   def _mean_at(self, rate: float) -> float:
-    """Mean length at a rate."""
+    """Computes the mean length at a rate."""
     joint = self._joint_length_law(self._ends_at(rate))
     return float(joint @ np.arange(len(joint)) / joint.sum())
 
 
 def _pick(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-  """A column for each row of f64[N, K] `weights`, in proportion to them."""
+  """Draws a column for each row of f64[N, K], in proportion to its entries."""
   sums = weights.cumsum(axis=1)
   below = sums <= rng.random((len(weights), 1)) * sums[:, -1:]
   # Rounding could choose beyond the end.

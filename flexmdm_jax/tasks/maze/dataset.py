@@ -25,7 +25,7 @@ class MazeConfig(tfds.core.BuilderConfig):
 
   Attributes:
     size: rows, and columns, of the maze; odd, at least 5.
-    seed: of the maze, and of the order in which problems are drawn.
+    seed: seed of the maze, and of the order in which problems are drawn.
     subgoals: K, start and goal included; at least 2.
     max_length: tokens of the longest path kept.
     num_train: training problems, or all that exist if they are fewer.
@@ -53,7 +53,7 @@ class MazeConfig(tfds.core.BuilderConfig):
     )
 
   def maze(self) -> law.Maze:
-    """The maze of all the problems."""
+    """Makes the maze of all the problems."""
     return law.Maze(law.make_maze(self.size, self.seed))
 
 

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +33,14 @@ _PATIENCE = 2000
 
 
 def make_maze(size: int, seed: int) -> np.ndarray:
-  """A perfect maze by recursive division.
+  """Makes a perfect maze by recursive division.
 
   Walls stand on even rows and columns, each with one door at an odd
   coordinate; so the free cells form a tree, and every path is unique.
 
   Args:
     size: rows, and columns; odd, at least 5.
-    seed: of the walls and doors; at least 0.
+    seed: seed of the walls and doors; at least 0.
 
   Returns:
     bool[size, size], True where a cell is free.
@@ -78,12 +78,12 @@ def make_maze(size: int, seed: int) -> np.ndarray:
 
 
 def maze_vocab(size: int) -> Vocab:
-  """Ids of a maze: its `size * size` cells, then the mask, then the pad."""
+  """Makes a maze's ids: its `size * size` cells, the mask, the pad."""
   return Vocab(size=size * size + 2, mask=size * size, pad=size * size + 1)
 
 
 class Plan(NamedTuple):
-  """A path, and where in it the subgoals are.
+  """Path, and the positions of the subgoals in it.
 
   Attributes:
     path: tokens.
@@ -121,7 +121,7 @@ class Maze:
 
   @property
   def size(self) -> int:
-    """Rows, and columns."""
+    """Number of rows, and of columns."""
     return len(self.grid)
 
   @functools.cached_property
@@ -136,7 +136,7 @@ class Maze:
 
   @functools.cached_property
   def neighbours(self) -> dict[int, list[int]]:
-    """The free cells beside each free cell."""
+    """Free cells beside each free cell."""
     beside = {}
     for cell in self.free_cells:
       row, column = divmod(cell, self.size)
@@ -155,7 +155,7 @@ class Maze:
 
   @functools.cached_property
   def next_hop(self) -> dict[int, list[int]]:
-    """`next_hop[goal][cell]`: the cell after `cell` on a shortest path.
+    """Next cells on shortest paths: `next_hop[goal][cell]` comes after `cell`.
 
     It is `goal` at the goal itself, and -1 where no path leads there.
     """
@@ -174,7 +174,7 @@ class Maze:
     return table
 
   def shortest_path(self, a: int, b: int) -> list[int]:
-    """Tokens of a shortest path from `a` to `b`, both included.
+    """Finds the tokens of a shortest path from `a` to `b`, both included.
 
     Raises:
       InputError: `a` or `b` is not a free cell, or no path joins them.
@@ -197,7 +197,7 @@ class Maze:
     return path
 
   def join(self, subgoals: Tokens) -> Plan:
-    """The shortest legs from subgoal to subgoal, each subgoal once.
+    """Joins the shortest legs from subgoal to subgoal, each subgoal once.
 
     Args:
       subgoals: tokens of free cells, at least one, no two alike in a row.
@@ -217,8 +217,18 @@ class Maze:
     return Plan(path, index)
 
 
+def subgoals(record: Mapping[str, np.ndarray]) -> list[int]:
+  """Reads the subgoals off a record, start and goal included.
+
+  Args:
+    record: `tokens` int32[n], a path, and `subgoal_index` int32[K], the
+      positions of the subgoals in it.
+  """
+  return [int(token) for token in record["tokens"][record["subgoal_index"]]]
+
+
 def is_solution(maze: Maze, path: Tokens, subgoals: Tokens) -> bool:
-  """Whether `path` solves the problem; any solution counts, not the shortest.
+  """Tells whether `path` solves the problem; it need not be the shortest.
 
   Args:
     maze: the maze.
@@ -238,14 +248,14 @@ def is_solution(maze: Maze, path: Tokens, subgoals: Tokens) -> bool:
 
 
 def problem_split(maze: Maze, subgoals: Tokens) -> str:
-  """The split that owns a problem, by a hash of the maze and the subgoals."""
+  """Assigns a problem to a split, by a hash of the maze and the subgoals."""
   return content_split(maze.digest + np.asarray(subgoals, "<i4").tobytes())
 
 
 def problems(
   maze: Maze, num_subgoals: int, split: str, seed: int
 ) -> Iterator[tuple[int, ...]]:
-  """The problems of a split, in random order, each once.
+  """Draws the problems of a split, in random order, each once.
 
   Problems are uniform over ordered tuples of distinct free cells. The
   iterator ends when the split has no more (7x7 with 3 subgoals has 4080 in
@@ -255,7 +265,7 @@ def problems(
     maze: the maze.
     num_subgoals: K, start and goal included.
     split: "train", "validation" or "test".
-    seed: of the order.
+    seed: seed of the order.
 
   Returns:
     An iterator over tuples of K tokens.
@@ -279,7 +289,7 @@ def problems(
 
 
 def _shuffled(n: int, seed: int) -> Iterator[int]:
-  """The integers below `n`, which may be huge, in random order, each once."""
+  """Yields the integers below `n`, which may be huge, in random order."""
   rng = random.Random(seed)
   if n <= _SHUFFLE_UP_TO:
     yield from rng.sample(range(n), n)
@@ -293,7 +303,7 @@ def _shuffled(n: int, seed: int) -> Iterator[int]:
 
 
 def _unrank(rank: int, cells: Sequence[int], count: int) -> tuple[int, ...]:
-  """The `rank`-th ordered choice of `count` distinct `cells`."""
+  """Finds the `rank`-th ordered choice of `count` distinct `cells`."""
   remaining, chosen = list(cells), []
   for _ in range(count):
     rank, i = divmod(rank, len(remaining))
@@ -303,13 +313,13 @@ def _unrank(rank: int, cells: Sequence[int], count: int) -> tuple[int, ...]:
 
 @dataclasses.dataclass
 class FittingPlans:
-  """Iterates over the plans of problems whose path is not too long.
+  """Iterable of the plans of problems whose path is not too long.
 
   Attributes:
     maze: the maze.
     problems: an iterable over tuples of subgoals.
     max_length: tokens of the longest path that fits.
-    count: plans at most; fewer if the problems run out.
+    count: number of plans at most; fewer if the problems run out.
     skipped: how many problems did not fit so far, set by iterating.
   """
 

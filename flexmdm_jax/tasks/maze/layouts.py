@@ -13,25 +13,25 @@ from flexmdm_jax.rows import Layout, Rows, Tokens, fixed_row, until_pad
 
 
 class Positions(abc.ABC):
-  """Where to pin subgoals whose positions in the path are not known."""
+  """Guess of the positions of subgoals in a path that is not known."""
 
   @abc.abstractmethod
   def __call__(self, K: int, rng: np.random.Generator) -> np.ndarray:
-    """int[K] strictly increasing positions."""
+    """Returns int[K] strictly increasing positions."""
 
   @abc.abstractmethod
   def last(self) -> int:
-    """The largest position that can come out."""
+    """Returns the largest position that can come out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvenPositions(Positions):
-  """Evenly spaced from the first to the last of `mean_length` positions."""
+  """Positions spaced evenly from the first to the last of `mean_length`."""
 
   mean_length: int
 
   def __call__(self, K: int, rng: np.random.Generator) -> np.ndarray:
-    """The same positions each time; InputError if K do not fit."""
+    """Returns the same positions each time; InputError if K do not fit."""
     if self.mean_length < K:
       raise InputError(
         f"mean_length={self.mean_length} has no room for {K} subgoals: take"
@@ -40,13 +40,13 @@ class EvenPositions(Positions):
     return np.linspace(0, self.mean_length - 1, K).round().astype(int)
 
   def last(self) -> int:
-    """The last of `mean_length` positions."""
+    """Returns the last of `mean_length` positions."""
     return self.mean_length - 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LawPositions(Positions):
-  """Drawn from those of training paths: the true law, blind to the problem.
+  """Positions drawn from training paths: the true law, blind to the problem.
 
   Attributes:
     pool: int[N, K], `subgoal_index` of N >= 1 training paths.
@@ -65,7 +65,7 @@ class LawPositions(Positions):
       )
 
   def __call__(self, K: int, rng: np.random.Generator) -> np.ndarray:
-    """A row of the pool; InputError if it is not of K subgoals."""
+    """Draws a row of the pool; InputError if it has not K positions."""
     if self.pool.shape[1:] != (K,):
       raise InputError(
         f"a pool of shape {self.pool.shape} has no positions of {K} subgoals:"
@@ -74,13 +74,13 @@ class LawPositions(Positions):
     return self.pool[rng.integers(len(self.pool))]
 
   def last(self) -> int:
-    """The largest position in the pool."""
+    """Returns the largest position in the pool."""
     return int(self.pool.max())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PinnedLayout(Layout):
-  """The paper's MDM baseline: subgoals pinned where they are guessed to be.
+  """Layout of the paper's MDM baseline: subgoals are pinned at a guess.
 
   Training pins them at their true positions, which only the path tells; a
   start must guess.
@@ -102,24 +102,28 @@ class PinnedLayout(Layout):
       )
 
   def encode(self, path: Tokens, subgoal_index: Tokens) -> Rows:
-    """The example of a path, frozen at its subgoals; InputError if too long."""
+    """Makes the example of a path, frozen at its subgoals.
+
+    Raises:
+      InputError: the path is too long.
+    """
     return fixed_row(path, subgoal_index, self.max_length, self.vocab.pad)
 
   def start(self, subgoals: Tokens, rng: np.random.Generator) -> Rows:
-    """The row of masks, but for the subgoals at positions drawn with `rng`."""
+    """Makes a row of masks, but for subgoals at positions drawn with `rng`."""
     where = self.positions(len(subgoals), rng)
     row = fixed_row([], where, self.max_length, self.vocab.mask)
     row.tokens[where] = subgoals
     return row
 
   def decode(self, tokens: Tokens, length: int) -> list[int]:
-    """The path of a sample: the tokens before the first pad."""
+    """Reads the path of a sample: the tokens before the first pad."""
     return until_pad(tokens[:length], self.vocab.pad)
 
 
 @dataclasses.dataclass(frozen=True)
 class PrefixLayout(Layout):
-  """A stronger MDM baseline: the subgoals come first, then the whole path.
+  """Layout of a stronger MDM baseline: first the subgoals, then the path.
 
   Attributes:
     num_subgoals: K.
@@ -129,20 +133,24 @@ class PrefixLayout(Layout):
 
   @property
   def max_length(self) -> int:
-    """L: the subgoals and the path."""
+    """Positions of a row, L: the subgoals and the path."""
     return self.num_subgoals + self.room
 
   def encode(self, path: Tokens, subgoal_index: Tokens) -> Rows:
-    """The example of a path; InputError if too long, or not of K subgoals."""
+    """Makes the example of a path.
+
+    Raises:
+      InputError: the path is too long, or has not K subgoals.
+    """
     subgoals = [path[i] for i in subgoal_index]
     return self._row(subgoals, path, self.vocab.pad)
 
   def start(self, subgoals: Tokens) -> Rows:
-    """The row of the subgoals, frozen, then masks."""
+    """Makes a row of the subgoals, frozen, then masks."""
     return self._row(subgoals, [], self.vocab.mask)
 
   def decode(self, tokens: Tokens, length: int) -> list[int]:
-    """The path of a sample: from behind the subgoals to the first pad."""
+    """Reads the path of a sample, from behind the subgoals to the first pad."""
     return until_pad(tokens[self.num_subgoals : length], self.vocab.pad)
 
   def _row(self, subgoals, path, fill) -> Rows:

@@ -33,7 +33,7 @@ _TIME = mcolors.LinearSegmentedColormap.from_list(
 
 @dataclasses.dataclass(frozen=True)
 class PathFaults:
-  """What is wrong with a path through a maze.
+  """Faults of a path through a maze.
 
   Attributes:
     cells: int[n, 2], (row, column) of the tokens that are cells, in order.
@@ -55,13 +55,13 @@ class PathFaults:
 
   @property
   def solved(self) -> bool:
-    """Whether the path is flawless."""
+    """Tells whether the path is flawless."""
     return not (
       self.jumps or self.off_grid or self.missed or self.in_wall.any()
     )
 
   def __str__(self) -> str:
-    """A verdict of a few words."""
+    """Says the verdict in a few words."""
     if self.solved:
       return f"solved, {len(self.cells)} cells"
     walls = int(self.in_wall.sum())
@@ -168,7 +168,7 @@ def plot_mazes(
 def _maze_figure(
   shape: tuple[int, int], rows: int, columns: int
 ) -> tuple[Figure, list[list[Axes]], Axes]:
-  """Panels of one size, and a narrow one below them for the colour bar.
+  """Makes panels of one size, and a narrow one below for the colour bar.
 
   Placed by hand: the automatic layouts clip titles of panels whose aspect is
   fixed.

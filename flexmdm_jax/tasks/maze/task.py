@@ -83,9 +83,4 @@ class MazeTask(Task):
     start = self.layout.start
     if self.method == "mdm_pinned":
       start = functools.partial(start, rng=np.random.default_rng(0))
-    return stack(start(subgoals(record)) for record in records)
-
-
-def subgoals(record: Mapping[str, np.ndarray]) -> list[int]:
-  """The subgoals of a maze record, start and goal included."""
-  return [int(token) for token in record["tokens"][record["subgoal_index"]]]
+    return stack(start(law.subgoals(record)) for record in records)

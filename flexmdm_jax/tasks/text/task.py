@@ -37,9 +37,9 @@ class TextTask(SequenceTask):
       is tokenised by itself, so that other weights cost nothing.
     tokenizer: "gpt2"; "char", which knows the training text's characters; or
       "folder", a pretrained model's.
-    tokenizer_folder: of "gpt2" and "folder".
+    tokenizer_folder: files of "gpt2", or folder of the model of "folder".
     merges: how many of the merges of "gpt2" to keep; None for all.
-    mask_id, pad_id, vocab_size: of "folder", where it does not tell.
+    mask_id, pad_id, vocab_size: ids of "folder", where it does not tell.
     max_length: L; what is longer is cut.
     long: "split" or "drop", where a cut finds no blank line.
     buckets: lengths of batches, ascending to max_length; empty for none. The
@@ -71,7 +71,7 @@ class TextTask(SequenceTask):
     self.vocab = self.tokenizer.vocab
 
   def _check_mixture(self) -> dict[str, int]:
-    """The records of each source in a pattern; see `parse_weights`."""
+    """Counts the records of each source in a pattern; see `parse_weights`."""
     for split in SPLITS:
       if self._data[split] is not None:
         raise InputError(
@@ -87,7 +87,7 @@ class TextTask(SequenceTask):
     return parse_weights(weights)
 
   def _settings(self) -> dict[str, Mapping[str, Any]]:
-    """The settings of each source, by what they are called."""
+    """Collects the settings of each source, by their name in a config."""
     if not self._mixture:
       return {"data": self._data}
     return {
@@ -96,7 +96,7 @@ class TextTask(SequenceTask):
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
-    """The tokenizer of the text."""
+    """Tokenizer of the text."""
     if self._data["tokenizer"] == "char":
       (text_set,) = self._prepare(None)
       return CharTokenizer(text_set.metadata["alphabet"])
@@ -104,7 +104,7 @@ class TextTask(SequenceTask):
 
   @functools.cached_property
   def text_sets(self) -> list[TextSet]:
-    """The tokenised text of each source; prepared on first use."""
+    """Tokenised text of each source; prepared on first use."""
     char = self._data["tokenizer"] == "char"
     return self._prepare(None if char else self.tokenizer)
 
@@ -122,7 +122,7 @@ class TextTask(SequenceTask):
     ]
 
   def records(self, split):
-    """The records of a split.
+    """Opens the records of a split.
 
     Of a mixture, those to train on are a `Mixture`. Those held out are as many
     as there are by weight, none twice; "test/NAME" is all of one source's.
@@ -145,16 +145,16 @@ class TextTask(SequenceTask):
     return mixture if split == "train" else mixture.balanced()
 
   def encode_text(self, text: str) -> list[int]:
-    """The tokens of a text."""
+    """Tokenises a text."""
     return self.tokenizer.encode(text)
 
   def to_text(self, tokens: Iterable[int]) -> str:
-    """The text of a sequence; masks and pads show."""
+    """Decodes a sequence; masks and pads show."""
     return self.tokenizer.decode(tokens)
 
 
 def _sources(setting: str, data: Mapping[str, Any]) -> dict[str, Source]:
-  """The sources of a text by split."""
+  """Finds the sources of a text by split."""
   find = _SOURCES[data["source"]]
   found = {}
   for split in SPLITS:

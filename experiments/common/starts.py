@@ -1,4 +1,4 @@
-"""Where sampling starts, from what a command line has as text."""
+"""Starts of sampling, from what a command line has as text."""
 
 from collections.abc import Callable
 
@@ -27,18 +27,18 @@ def parse_start(
   suffix: str | None = None,
   encode: Callable[[str], list[int]] | None = None,
 ) -> Rows:
-  """`B` equal rows from what a command line has as text.
+  """Makes `B` equal rows from what a command line has as text.
 
   Args:
-    B: rows.
+    B: number of rows.
     L: room of a row.
     vocab: the id space.
     inserts: whether the model inserts; a fixed-length MDM starts from masks.
-    causal: whether it reads from left to right; it takes a prompt.
-    prompt: what to continue.
-    prefix: what stands before a hole.
-    suffix: what stands after it.
-    encode: makes the ids of these; by default they are ids, as text.
+    causal: whether the model reads from left to right; it takes a prompt.
+    prompt: text to continue.
+    prefix: text before a hole.
+    suffix: text after the hole.
+    encode: makes ids of these texts; by default they are ids, as text.
 
   Raises:
     InputError: B < 1, what is given contradicts itself or is no list of ids,

@@ -1,4 +1,7 @@
-"""Methods compared on one maze: the same trunk, data, steps and sampler."""
+"""Methods on one maze: trained, scored and drawn.
+
+They have the same trunk, data, steps and sampler.
+"""
 
 import dataclasses
 import pathlib
@@ -9,43 +12,44 @@ from typing import Any
 import jax
 import numpy as np
 
-from flexmdm_jax.evaluation.planning import Planning, evaluate_planning
-from flexmdm_jax.evaluation.samples import held_out
+from flexmdm_jax.evaluation.maze import MazePlanning
+from flexmdm_jax.evaluation.samples import Records, held_out, sequences_of
+from flexmdm_jax.evaluation.train_once import train_once
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.pictures.trace_html import Frames, Render, write_trace_html
-from flexmdm_jax.runs import Run, num_parameters
-from flexmdm_jax.sampling.loop import sample
-from flexmdm_jax.tasks.maze.task import subgoals
-from flexmdm_jax.training.metrics import read_metrics
+from flexmdm_jax.runs import Run
+from flexmdm_jax.tasks.maze.law import subgoals
+from flexmdm_jax.tasks.maze.score import PlanningScore
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contender:
-  """A method, trained and scored.
+class TrainedMethod:
+  """Method that was trained and scored.
 
   Attributes:
     run: what was trained.
-    denoiser: its EMA parameters.
+    denoiser: EMA parameters of the run.
     records: the held-out problems.
-    scores: by number of sampling steps.
+    scores: scores by number of sampling steps.
     losses: (steps, losses) of the training.
-    seconds: of training, unless it was done before, and scoring.
+    seconds: time of training, unless it was done before, and of scoring.
   """
 
   run: Run
   denoiser: ModelDenoiser
-  records: Sequence[Mapping[str, np.ndarray]]
-  scores: dict[int, Planning]
+  records: Records
+  scores: dict[int, PlanningScore]
   losses: tuple[list[int], list[float]]
   seconds: float
 
   @property
-  def best(self) -> Planning:
-    """The score at the most sampling steps."""
+  def best(self) -> PlanningScore:
+    """Score at the most sampling steps."""
     return self.scores[max(self.scores)]
 
   def summary(self) -> dict[str, Any]:
-    """JSON-ready."""
+    """Returns the numbers of the method, JSON-ready."""
     return {
       **self.best.summary(),
       "steps": max(self.scores),
@@ -57,7 +61,7 @@ class Contender:
     }
 
 
-def contend(
+def train_and_score(
   config: Mapping[str, Any],
   method: str,
   workdir: pathlib.Path,
@@ -66,14 +70,14 @@ def contend(
   sampling_steps: Sequence[int],
   overwrite: bool = False,
   batch_size: int = 256,
-) -> Contender:
+) -> TrainedMethod:
   """Trains `method` as `config` says, unless done before, and scores it.
 
   Args:
-    config: of a maze run; its own `method` is not read.
+    config: settings of a maze run; their own `method` is not read.
     method: what to train.
-    workdir: of the run.
-    num: held-out problems; all there are if fewer.
+    workdir: directory of the run.
+    num: number of held-out problems; all there are if fewer.
     sampling_steps: numbers of network calls to score.
     overwrite: move a run with another config aside.
     batch_size: problems sampled at once.
@@ -83,75 +87,52 @@ def contend(
   """
   begin = time.perf_counter()
   run = Run.from_config({**config, "method": method})
-  denoiser, losses = trained(run, workdir, overwrite=overwrite)
+  denoiser, losses = train_once(run, workdir, overwrite=overwrite)
   records = held_out(run, num)
   scores = {
-    steps: evaluate_planning(
-      jax.random.key(0),
+    steps: MazePlanning().measure(
       run.with_sampler(steps=steps),
       denoiser,
       records,
+      jax.random.key(0),
       batch_size,
     )
     for steps in sampling_steps
   }
   seconds = time.perf_counter() - begin
-  return Contender(run, denoiser, records, scores, losses, seconds)
+  return TrainedMethod(run, denoiser, records, scores, losses, seconds)
 
 
-def trained(
-  run: Run, workdir: pathlib.Path, *, overwrite: bool = False
-) -> tuple[ModelDenoiser, tuple[list[int], list[float]]]:
-  """Trains to the end, unless done before.
-
-  Args:
-    run: what to train.
-    workdir: of the run.
-    overwrite: move a run with another config aside.
-
-  Returns:
-    The denoiser, and the (steps, losses) of the training.
-
-  Raises:
-    SystemExit: a SIGTERM stopped the training; its state is saved.
-  """
-  last = run.train(workdir, overwrite=overwrite)
-  if last["step"] < run.loop.num_steps:
-    raise SystemExit(0)  # half a training has no score
-  _, denoiser = run.restore(workdir)
-  lines = read_metrics(workdir)
-  return denoiser, ([x["step"] for x in lines], [x["loss"] for x in lines])
-
-
-def draw(folder: pathlib.Path, contenders: Mapping[str, Contender]) -> None:
-  """Writes the plots of the contenders, by name, and a trace of the first.
+def draw(folder: pathlib.Path, methods: Mapping[str, TrainedMethod]) -> None:
+  """Writes the plots of methods, and a trace of the first.
 
   Args:
     folder: where loss.png, lengths.png, success.png, mazes.png and trace.html
       go.
-    contenders: scored on the same problems; the first inserts.
+    methods: by name, scored on the same problems; the first inserts.
   """
   from flexmdm_jax.pictures import figures  # matplotlib: an extra
   from flexmdm_jax.tasks.maze import plots
 
-  first = next(iter(contenders.values()))
+  first = next(iter(methods.values()))
   records = first.records
-  paths = {name: x.best.paths for name, x in contenders.items()}
+  truth = sequences_of(records)
+  paths = {name: x.best.paths for name, x in methods.items()}
   figures.plot_loss(
     folder / "loss.png",
-    {name: x.losses for name, x in contenders.items()},
+    {name: x.losses for name, x in methods.items()},
     ylabel="loss (nats a token slot)",
   )
   figures.plot_length_law(
     folder / "lengths.png",
-    [len(record["tokens"]) for record in records],
+    [len(path) for path in truth],
     {name: [len(path) for path in made] for name, made in paths.items()},
   )
   figures.plot_success_by_steps(
     folder / "success.png",
     {
       name: {steps: p.success for steps, p in x.scores.items()}
-      for name, x in contenders.items()
+      for name, x in methods.items()
     },
     trials=len(records),
   )
@@ -161,38 +142,29 @@ def draw(folder: pathlib.Path, contenders: Mapping[str, Contender]) -> None:
     [
       (
         subgoals(record),
-        [int(token) for token in record["tokens"]],
+        truth[i],
         {name: made[i] for name, made in paths.items()},
       )
       for i, record in enumerate(records[:4])
     ],
   )
-  draw_trace(folder / "trace.html", first)
+  _draw_trace(folder / "trace.html", first)
 
 
-def draw_trace(path: pathlib.Path, contender: Contender) -> None:
+def _draw_trace(path: pathlib.Path, method: TrainedMethod) -> None:
   """Plays how the sample of the first held-out problem comes about."""
-  run = contender.run
-  start = run.task.start(contender.records[:1])
-  config = dataclasses.replace(run.sampler, steps=max(contender.scores))
-  samples = sample(
-    jax.random.key(0),
-    run.on_path(contender.denoiser),
-    start,
-    run.path,
-    run.task.vocab,
-    config,
-    trace=True,
-  )
+  run = method.run.with_sampler(steps=max(method.scores))
+  start = run.task.start(method.records[:1])
+  trace = run.trace(jax.random.key(0), method.denoiser, start)
   write_trace_html(
     path,
     "A path grows between its subgoals",
     Frames(
-      np.asarray(samples.trace.tokens[:, 0]),
-      np.asarray(samples.trace.length[:, 0]),
+      trace.tokens[:, 0],
+      trace.length[:, 0],
       np.asarray(start.frozen[0]),
       run.task.vocab.mask,
     ),
-    config.times(),
+    run.sampler.times(),
     Render(walls=~run.task.maze.grid),
   )

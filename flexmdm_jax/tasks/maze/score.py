@@ -1,4 +1,4 @@
-"""Maze planning: how many held-out problems does a model solve?
+"""Scores of generated paths: how many problems do they solve?
 
 Source: arXiv 2509.01025, experiment "maze planning".
 """
@@ -7,17 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Key
 
 from flexmdm_jax.metrics.lengths import total_variation
-from flexmdm_jax.models.denoiser import ModelDenoiser
-from flexmdm_jax.runs import Run
-from flexmdm_jax.tasks.maze.law import is_solution
-from flexmdm_jax.tasks.maze.task import subgoals
+from flexmdm_jax.tasks.maze.law import Maze, is_solution, subgoals
 
 
-class Planning(NamedTuple):
-  """What a model did with a set of problems.
+class PlanningScore(NamedTuple):
+  """Score of one path for each of some problems.
 
   Attributes:
     success: share of problems solved: a legal path through the subgoals in
@@ -41,54 +37,43 @@ class Planning(NamedTuple):
   paths: list[list[int]]
 
   def summary(self) -> dict[str, Any]:
-    """All but the paths, JSON-ready."""
+    """Returns all numbers without the paths, JSON-ready."""
     summary = self._asdict()
     del summary["paths"]
     return summary
 
 
-def evaluate_planning(
-  key: Key[Array, ""],
-  run: Run,
-  denoiser: ModelDenoiser,
+def score_paths(
+  maze: Maze,
   records: Sequence[Mapping[str, np.ndarray]],
-  batch_size: int = 256,
-) -> Planning:
-  """Samples one path for each problem and scores it.
-
-  A pinned baseline tries both ways of guessing its positions and keeps the
-  better.
+  paths: Sequence[Sequence[int]],
+  truncated: np.ndarray,
+  *,
+  max_length: int,
+  positions: str = "",
+) -> PlanningScore:
+  """Scores generated paths against problems.
 
   Args:
-    key: a PRNG key.
-    run: what was trained, on a maze, and how to sample.
-    denoiser: its EMA parameters.
-    records: held-out problems with their true paths.
-    batch_size: problems sampled at once; changes nothing but the memory.
+    maze: the maze of the problems.
+    records: N problems with their true paths.
+    paths: N lists of tokens, any ints.
+    truncated: bool[N], samples that ran out of room.
+    max_length: tokens of the longest path, generated or true.
+    positions: how a pinned baseline guessed its positions; else "".
   """
-  task = run.task
-  tried = []
-  for name, variant in task.variants().items():
-    start = variant.start(records)
-    samples = run.sample(key, denoiser, start, batch_size)
-    paths = variant.decode(samples.tokens, samples.length)
-    tried.append(_score(task, records, paths, samples.truncated, name))
-  return max(tried, key=lambda planning: planning.success)
-
-
-def _score(task, records, paths, truncated, positions) -> Planning:
   solved = np.mean(
     [
-      is_solution(task.maze, path, subgoals(record))
+      is_solution(maze, path, subgoals(record))
       for path, record in zip(paths, records, strict=True)
     ]
   )
   true = np.array([len(record["tokens"]) for record in records])
   made = np.array([len(path) for path in paths])
-  return Planning(
+  return PlanningScore(
     success=float(solved),
     stderr=float(np.sqrt(solved * (1 - solved) / len(records))),
-    length_tv=total_variation(true, made, task.max_length),
+    length_tv=total_variation(true, made, max_length),
     length_error=float(np.abs(true - made).mean()),
     truncated=float(np.mean(truncated)),
     positions=positions,

@@ -1,10 +1,10 @@
-"""What the command line tools share: errors in one line, and exit codes."""
+"""Helpers of the command line tools: errors in one line, and exit codes."""
 
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 from absl import app, flags
@@ -46,7 +46,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
 
 def leave(status: int) -> int:
-  """Sees that a process which fails alone, of several, ends all the same.
+  """Makes sure that a process which fails alone, of several, ends.
 
   JAX's runtime lets a process exit when all do, and after minutes aborts.
   """
@@ -79,7 +79,7 @@ def require_least(**values: tuple[int | None, int]) -> None:
   """Refuses numeric flags that are too small; those not given are None.
 
   Args:
-    **values: by flag, `(value, least)`.
+    **values: `(value, least)` of each flag.
 
   Raises:
     InputError: names the first flag that is too small.
@@ -90,7 +90,7 @@ def require_least(**values: tuple[int | None, int]) -> None:
 
 
 def parse_ints(name: str, words: Sequence[str]) -> list[int]:
-  """The integers of a list flag; InputError names it if one is none."""
+  """Parses the integers of a list flag; InputError if a word is none."""
   try:
     numbers = [int(word) for word in words]
   except ValueError as error:
@@ -102,8 +102,16 @@ def parse_ints(name: str, words: Sequence[str]) -> list[int]:
   return numbers
 
 
+def require_known(
+  name: str, words: Sequence[str], known: Collection[str]
+) -> None:
+  """Refuses words of a list flag that are not `known`, by an InputError."""
+  if wrong := set(words) - set(known):
+    raise InputError(f"--{name}={wrong.pop()} must be of {', '.join(known)}.")
+
+
 def fail(error: object, status: int) -> int:
-  """Prints an error on one line, returns the status."""
+  """Prints an error on one line and returns the status."""
   text = " ".join(str(error).split())
   print(f"error: {text}", file=sys.stderr)
   return status

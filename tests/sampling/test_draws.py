@@ -1,4 +1,4 @@
-"""The random choices of a step: worked by hand, and their laws tested."""
+"""The random draws of a step: worked by hand, and their laws tested."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexmdm_jax.sampling import choices
+from flexmdm_jax.sampling import draws
 from tests.stats import chi_square
 
 P = jnp.array([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]])
@@ -17,8 +17,8 @@ NUM = 20_000
 
 def draw(logits, temperature=1.0, top_p=1.0, seed=0):
   keys = jax.random.split(jax.random.key(seed), logits.shape[:-1])
-  draws = jax.jit(choices.draw_tokens, static_argnums=(2, 3))
-  return draws(keys, logits, temperature, top_p)
+  drawn = jax.jit(draws.draw_tokens, static_argnums=(2, 3))
+  return drawn(keys, logits, temperature, top_p)
 
 
 def test_nucleus_keeps_ties_and_forbids_the_forbidden():
@@ -60,7 +60,7 @@ def test_law_of_the_tokens(temperature, top_p, law):
 )
 def test_confidence(kind, expected):
   # Of the law itself, whatever the temperature.
-  score = choices.confidence(kind, draw(7.0 + jnp.log(P), temperature=0.3))
+  score = draws.confidence(kind, draw(7.0 + jnp.log(P), temperature=0.3))
   np.testing.assert_allclose(score, expected, atol=1e-6)
 
 
@@ -70,11 +70,14 @@ def test_confidence(kind, expected):
 )
 def test_confidence_with_forbidden_tokens(kind, expected):
   logits = jnp.log(jnp.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
-  score = choices.confidence(kind, draw(logits))
+  score = draws.confidence(kind, draw(logits))
   np.testing.assert_allclose(score, expected, atol=1e-6)
 
 
-most_confident = jax.jit(choices.most_confident)
+@jax.jit
+def most_confident(masked, score, count, window):
+  eligible = draws.leftmost(masked, window)
+  return draws.most_confident(eligible, score, count)
 
 
 @pytest.mark.parametrize(
@@ -114,15 +117,21 @@ def test_most_confident_as_in_a_sort(masked, score, count, window):
 
 
 def test_bernoulli_insertions():
-  draws = choices.bernoulli_insertions(jax.random.key(2), jnp.full(NUM, 0.3))
-  assert chi_square(draws, [0.7, 0.3]) > 1e-3
+  drawn = draws.bernoulli_insertions(jax.random.key(2), jnp.full(NUM, 0.3))
+  assert chi_square(drawn, [0.7, 0.3]) > 1e-3
 
 
-def test_poisson_insertions():
+def test_insertions_of_a_mean_are_poisson():
   mean = 1.3
   some = jnp.array([0.0, 12.0, 40.0, jnp.inf])
   beyond = jnp.append(jnp.full(NUM, mean), jnp.nan)
-  draw = jax.jit(choices.poisson_insertions)
+
+  @jax.jit
+  def draw(key, mean):
+    return draws.thinned_insertions(
+      key, jnp.log(2 * mean), None, jnp.float32(0.5)
+    )
+
   row = draw(jax.random.key(2), some)
   assert row[0] == 0 and row[-1] > 10**5
   whole = draw(jax.random.key(2), jnp.append(some, beyond))

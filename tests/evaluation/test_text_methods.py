@@ -1,4 +1,8 @@
-"""Likelihoods, gradient variance and the comparison of methods on text."""
+"""Methods on one text: likelihoods, curves, samples, and their table.
+
+Here are the tests of `likelihood`, `variance`, `run_scorer`, `text_methods` and
+`text_table`, which share three small runs.
+"""
 
 import dataclasses
 import json
@@ -12,15 +16,16 @@ import pytest
 
 from experiments.configs import shakespeare
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation import text_comparison
+from flexmdm_jax.evaluation import text_table
 from flexmdm_jax.evaluation.likelihood import (
-  evaluate_likelihood,
+  HeldOutLikelihood,
   make_batches,
   mean_error,
 )
-from flexmdm_jax.evaluation.maze_comparison import trained
 from flexmdm_jax.evaluation.run_scorer import RunScorer
-from flexmdm_jax.evaluation.variance import gradient_variance
+from flexmdm_jax.evaluation.text_methods import Measurements
+from flexmdm_jax.evaluation.train_once import train_once
+from flexmdm_jax.evaluation.variance import GradientVariance
 from flexmdm_jax.runs import Run
 from tests.data.tiny_text import write_bpe, write_jsonl
 
@@ -57,7 +62,8 @@ def runs(tmp_path_factory):
     config.train.update(num_steps=4, batch_size=8, report_every=2)
     config.sampler.steps = 2
     experiment = Run.from_config(config.to_dict())
-    denoiser, _ = trained(experiment, folder / method)
+    denoiser, losses = train_once(experiment, folder / method)
+    assert losses[0] == [2, 4]
     result[method] = (experiment, denoiser, folder / method)
   return result
 
@@ -67,14 +73,10 @@ def records(experiment, num=6):
   return [source[i] for i in range(num)]
 
 
-def likelihood(run, **options):
+def likelihood(run, batch_size=4, **options):
   experiment, denoiser, _ = run
-  return evaluate_likelihood(
-    jax.random.key(0),
-    experiment,
-    denoiser,
-    records(experiment),
-    **{"batch_size": 4, **options},
+  return HeldOutLikelihood(**options).measure(
+    experiment, denoiser, records(experiment), jax.random.key(0), batch_size
   )
 
 
@@ -99,14 +101,14 @@ def test_an_untrained_autoregressive_model_is_uniform(runs):
 
 @pytest.mark.parametrize("method", ["flexmdm", "mdm"])
 def test_bounds_have_errors_that_fall(runs, method):
-  few = likelihood(runs[method], max_calls=32)
-  many = likelihood(runs[method], max_calls=96)
+  few = likelihood(runs[method], num_times=32)
+  many = likelihood(runs[method], num_times=96)
   assert few.calls == 32 and many.calls == 96
   assert 0 < few.stderr and abs(few.nats - many.nats) < 5 * few.stderr
-  enough = likelihood(runs[method], max_calls=96, max_stderr=1e6)
+  enough = likelihood(runs[method], num_times=96, max_stderr=1e6)
   assert enough.calls == 32 and enough.nats == few.nats
   if method == "flexmdm":
-    paper = likelihood(runs[method], max_calls=96, kind="paper")
+    paper = likelihood(runs[method], num_times=96, kind="paper")
     assert paper.nats > many.nats
 
 
@@ -130,8 +132,8 @@ def test_variance_of_aligned_targets_is_smaller(runs):
   experiment, denoiser, _ = runs["flexmdm"]
   source = experiment.task.records("train")
   rows = [source[i % len(source)] for i in range(60)]
-  result = gradient_variance(
-    jax.random.key(0), experiment, denoiser, rows, times=(0.5,)
+  result = GradientVariance(times=(0.5,))(
+    experiment, denoiser, rows, jax.random.key(0)
   )
   assert result["sampled"][0] > result["aligned"][0] > 0
   assert result["ratio"][0] == pytest.approx(
@@ -153,7 +155,7 @@ def test_a_run_scores_as_its_likelihood_says(runs):
   assert lengths == [*(len(row["tokens"]) + 1 for row in rows), 0, L]
   assert scores.truncated.tolist() == [False] * (len(rows) + 1) + [True]
   json.dumps(scorer.describe())
-  with pytest.raises(InputError, match="--mauve"):
+  with pytest.raises(InputError, match="mauve needs features"):
     scorer.score(texts, features=True)
   with pytest.raises(InputError, match="is a run of mdm"):
     RunScorer(runs["mdm"][2])
@@ -161,22 +163,17 @@ def test_a_run_scores_as_its_likelihood_says(runs):
 
 def test_methods_are_compared_in_tables(runs, tmp_path):
   scorer = RunScorer(runs["autoregressive"][2])
-  rows, curves = [], {}
   paths = ("lengths_first", "trained")
-  for name, (experiment, denoiser, workdir) in runs.items():
+  measurements = Measurements(paths, (1, 2), num_times=32, batch_size=4)
+  rows = []
+  for experiment, denoiser, workdir in runs.values():
     some = records(experiment)
-    curves[name] = text_comparison.likelihood_curve(
-      experiment, workdir, some, paths[0], max_calls=32, batch_size=4
-    )
     rows.append(
       {
-        **text_comparison.describe(experiment, 1.0),
-        "likelihood": text_comparison.likelihoods(
-          experiment, denoiser, some, paths, max_calls=32, batch_size=4
-        ),
-        "samples": text_comparison.samples_by_steps(
-          experiment, denoiser, some, paths, (1, 2), scorer, batch_size=4
-        ),
+        **text_table.describe(experiment, 1.0),
+        "curve": measurements.curve(experiment, workdir, some),
+        "likelihood": measurements.likelihoods(experiment, denoiser, some),
+        "samples": measurements.samples(experiment, denoiser, some, scorer),
       }
     )
   flexmdm, mdm, autoregressive = json.loads(json.dumps(rows))
@@ -197,15 +194,36 @@ def test_methods_are_compared_in_tables(runs, tmp_path):
   assert samples(flexmdm) == [(p, n) for p in paths for n in (1, 2)]
   assert samples(mdm) == [("", 1), ("", 2)]
   assert samples(autoregressive) == [("", L + 1)]
-  lines = text_comparison.to_markdown(rows).splitlines()
-  assert len(lines) == 2 + 5 + 1 + 2 + 7
-  assert len({line.count("|") for line in lines[:7]}) == 1
   # The newest checkpoint of each curve is what the table measures.
-  for row, (steps, nats) in zip(rows, curves.values(), strict=True):
+  for row in rows:
+    steps, nats = row["curve"]
     assert steps == sorted(steps) and len(nats) == len(steps)
     assert nats[-1] == pytest.approx(row["likelihood"][0]["nats"])
-  text_comparison.draw_curves(tmp_path / "curves.png", curves)
-  assert (tmp_path / "curves.png").stat().st_size > 1000
+  text_table.write(tmp_path, "tiny", {"rows": rows, "num": 6})
+  written = json.loads((tmp_path / "tiny.json").read_text())
+  assert written["num"] == 6 and written["versions"]["jax"]
+  lines = (tmp_path / "tiny.md").read_text().splitlines()
+  assert len(lines) == 2 + 5 + 1 + 2 + 7
+  assert len({line.count("|") for line in lines[:7]}) == 1
+  assert (tmp_path / "tiny.png").stat().st_size > 1000
+
+
+def test_tables_grow_by_a_method_and_train_nothing_twice(runs, tmp_path):
+  experiment = runs["flexmdm"][0]
+  for method, (_, _, folder) in runs.items():
+    (tmp_path / f"tiny_{method}").symlink_to(folder)
+  measurements = Measurements(("trained",), (1,), num_times=32, batch_size=4)
+  tables = text_table.make_tables(
+    experiment.config, "tiny", tmp_path, measurements, num=4, curve_num=2
+  )
+  found = [
+    (len(x["rows"]), x["rows"][-1]["method"], x["num"], x["scorer"]["scorer"])
+    for x in tables
+  ]
+  assert found == [
+    (i, method, 4, "autoregressive run")
+    for i, method in enumerate(text_table.METHODS, 1)
+  ]
 
 
 def test_a_model_samples_with_its_own_schedules_only(runs):
@@ -220,12 +238,27 @@ def test_a_model_samples_with_its_own_schedules_only(runs):
   ("options", "named"),
   [
     ({"kind": "loose"}, "kind=loose"),
-    ({"max_calls": 16}, "num_times=16"),
+    ({"num_times": 16}, "num_times=16"),
+    ({"max_stderr": -1.0}, "max_stderr=-1"),
     ({"batch_size": 0}, "batch_size=0"),
   ],
 )
 def test_settings_are_checked(runs, options, named):
   with pytest.raises(InputError, match=named):
     likelihood(runs["flexmdm"], **options)
+
+
+def test_variance_is_of_a_model_that_inserts(runs):
   with pytest.raises(InputError, match="method is mdm"):
-    gradient_variance(jax.random.key(0), *runs["mdm"][:2], [])
+    GradientVariance()(*runs["mdm"][:2], [], jax.random.key(0))
+  with pytest.raises(InputError, match="num=0 must be"):
+    GradientVariance()(*runs["flexmdm"][:2], [], jax.random.key(0))
+  with pytest.raises(InputError, match=r"times=\(1.0,\)"):
+    GradientVariance(times=(1.0,))
+
+
+def test_a_causal_model_has_no_trace(runs):
+  experiment, denoiser, _ = runs["autoregressive"]
+  start = experiment.task.start(records(experiment))
+  with pytest.raises(InputError, match="has no trace"):
+    experiment.trace(jax.random.key(0), denoiser, start)

@@ -1,4 +1,4 @@
-"""The flags that make several processes one run, and how they find together.
+"""Flags that make several processes one run, and join them.
 
 On each of N hosts, with I from 0 to N - 1; HOST is that of process 0:
 
@@ -19,14 +19,18 @@ import jax
 from absl import flags
 from jax._src.clusters import ClusterEnv  # there is no public way to ask
 
-from experiments import cli
+from experiments.common import cli
 from flexmdm_jax.errors import InputError
 
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator", None, "HOST:PORT of process 0, or auto."
+  "coordinator", None, "Address HOST:PORT of process 0, or auto."
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "In all.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one, from 0.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "Number of processes of the run."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Number of this process, from 0."
+)
 _TIMEOUT = flags.DEFINE_integer(
   "initialization_timeout", 300, "Seconds until all processes have to be there."
 )
@@ -34,7 +38,8 @@ _HEARTBEAT = flags.DEFINE_integer(
   "heartbeat_timeout", 100, "Seconds until a silent process ends the run."
 )
 
-# Asked without --coordinator. Not Kubernetes: most pods are no such job.
+# Clusters that are asked unless --coordinator is given. Not Kubernetes: most
+# pods are no such job.
 _CLUSTERS = ("slurm", "ompi", "gcetpu", "gketpu")
 # Process 0 gives up last: without it the others cannot end in order.
 _LAST_SECONDS = 5
@@ -78,7 +83,7 @@ def start() -> None:
 
 
 def _settings() -> tuple[str | None, dict]:
-  """The coordinator (None: a single process), and what JAX is to be told."""
+  """Returns the coordinator (None: one process) and JAX's settings."""
   address = _COORDINATOR.value
   given = {
     "coordinator": address,
@@ -119,7 +124,7 @@ def _settings() -> tuple[str | None, dict]:
 
 
 def _cluster_size() -> int:
-  """The processes of the cluster that JAX finds around; 1 if none."""
+  """Number of processes of the cluster that JAX finds; 1 without one."""
   for cluster in ClusterEnv._cluster_types:
     if cluster.name in _CLUSTERS and cluster.is_env_present():
       return cluster.get_process_count()
@@ -127,7 +132,7 @@ def _cluster_size() -> int:
 
 
 def _absence(address: str, settings: dict) -> str:
-  """Why the processes did not find together."""
+  """Explains why the processes did not find together."""
   problem = "not all processes came"
   fix = "start every one, and look at what the missing ones say"
   if settings.get("process_id"):

@@ -1,0 +1,1 @@
+"""Modules that the mains share: error lines, exit codes, and hosts' flags."""

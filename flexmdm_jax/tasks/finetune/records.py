@@ -1,0 +1,98 @@
+"""Examples on disk: their tokens in one array, and where each has its hole."""
+
+import array
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flexmdm_jax.data.cache import damaged, writable
+from flexmdm_jax.data.documents import Skipped
+from flexmdm_jax.data.splits import SPLITS
+from flexmdm_jax.data.tokenizers import Tokenizer
+from flexmdm_jax.tasks.finetune.formats import Parts
+
+# Part of the name of each cached folder: another format has another folder.
+FORMAT = 1
+_CHUNK = 1000
+
+# By split: the flat tokens, and (begin, end, length, row) of each example.
+Tables = Mapping[str, tuple[array.array, array.array]]
+
+
+def tokenise(
+  examples: Iterator[tuple[str, int, Parts]],
+  tokenizer: Tokenizer,
+  max_length: int,
+  skipped: Skipped,
+) -> Tables:
+  """Tokenises examples, each of their three parts by itself.
+
+  Args:
+    examples: split, number of the row, and text of each.
+    tokenizer: the tokenizer of the text.
+    max_length: tokens of the longest example that is kept.
+    skipped: counts what is left out, as "too_long".
+  """
+  tables = {split: (array.array("i"), array.array("i")) for split in SPLITS}
+  while chunk := list(itertools.islice(examples, _CHUNK)):
+    texts = itertools.chain.from_iterable(parts for _, _, parts in chunk)
+    encoded = tokenizer.encode_batch(list(texts))
+    for i, (split, row, _) in enumerate(chunk):
+      prefix, hole, suffix = encoded[3 * i : 3 * i + 3]
+      begin, end = len(prefix), len(prefix) + len(hole)
+      length = end + len(suffix)
+      if length > max_length:
+        skipped["too_long"] += 1
+        continue
+      tokens, spans = tables[split]
+      tokens.extend([*prefix, *hole, *suffix])
+      spans.extend([begin, end, length, row])
+  return tables
+
+
+def save(folder: pathlib.Path, tables: Tables) -> None:
+  """Writes the files that `HoleRecords` opens, for all splits."""
+  for split, (tokens, spans) in tables.items():
+    with writable(folder.parent):
+      np.save(folder / f"{split}.tokens.npy", np.array(tokens, np.int32))
+      table = np.array(spans, np.int32).reshape(-1, 4)
+      np.save(folder / f"{split}.spans.npy", table)
+
+
+class HoleRecords(Sequence):
+  """Records of a split, by index.
+
+  Each is a dict of `tokens` int32[n], `hole` (begin, end), where in them the
+  hole is, and `row`, the number of its row among those of the files.
+
+  Attributes:
+    lengths: int32[N], the tokens of each record.
+  """
+
+  def __init__(self, folder: pathlib.Path, split: str):
+    """Opens a split; InputError if it is damaged."""
+    try:
+      self._tokens = np.load(folder / f"{split}.tokens.npy", mmap_mode="r")
+      self._spans = np.load(folder / f"{split}.spans.npy")
+      self._begins = np.cumsum([0, *self._spans[:, 2]])
+      if self._begins[-1] != len(self._tokens):
+        raise ValueError
+    except (OSError, ValueError, IndexError) as error:
+      raise damaged(folder) from error
+    self.lengths = self._spans[:, 2]
+
+  def __len__(self) -> int:
+    return len(self._spans)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    index = range(len(self))[index]
+    first, last = self._begins[index : index + 2]
+    begin, end, _, row = map(int, self._spans[index])
+    return {
+      "tokens": np.array(self._tokens[first:last]),
+      "hole": (begin, end),
+      "row": row,
+    }
