@@ -139,14 +139,16 @@ def main(num_steps: int = 2500, batch_size: int = 64, num_samples: int = 1000):
   )
   words = [
     tuple(row[:n].tolist())
-    for row, n in zip(*map(np.asarray, (samples.tokens, samples.length)), strict=True)
+    for row, n in zip(
+      *map(np.asarray, (samples.tokens, samples.length)), strict=True
+    )
   ]
   print("\nsamples:", *("".join(SYMBOLS[i] for i in w) for w in words[:8]))
   possible = {w for n in LENGTHS for w in balanced(n)}
   share = np.mean([word in possible for word in words])
   print(f"balanced: {100 * share:.1f} %")
   print("length  law    samples")
-  found = np.bincount(np.asarray(samples.length), minlength=L + 1) / num_samples
+  found = np.bincount(lengths, minlength=L + 1) / num_samples
   for n in range(L + 1):
     print(f"{n:6}  {LENGTHS.get(n, 0):.3f}  {found[n]:.3f}")
 
