@@ -1,8 +1,11 @@
+"""Wrong flags and values end with status 2 and one line that names them."""
+
+import subprocess
+import sys
+
 import pytest
 
-from tests.experiments.tools import TINY_BRACKETS, TINY_MAZE, start
-
-pytestmark = pytest.mark.slow
+from tests.experiments.tools import ROOT, TINY_BRACKETS, TINY_MAZE, run
 
 # name -> (module, flags, what the one line must hold)
 CASES = {
@@ -99,31 +102,32 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-  """All commands at once: importing JAX is most of their time."""
-  workdir = tmp_path_factory.mktemp("bad") / "work"
-  names, results = list(CASES), {}
-  for first in range(0, len(names), 4):
-    processes = {}
-    for name in names[first : first + 4]:
-      module, flags, _ = CASES[name]
-      given = any(flag.startswith("--workdir") for flag in flags)
-      if not given and module != "tune_kernels":
-        flags = [f"--workdir={workdir}", *flags]
-      processes[name] = start(module, *flags)
-    for name, process in processes.items():
-      _, err = process.communicate(timeout=300)
-      results[name] = process.returncode, err
-  assert not workdir.exists()
-  return results
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_one_line_that_names_the_value(outcomes, name):
-  status, err = outcomes[name]
+def check(name, status, err):
   lines = [line for line in err.splitlines() if line.strip()]
   assert status == 2, err
   assert len(lines) == 1, err
   assert lines[0].startswith("error: ")
   assert CASES[name][2] in lines[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_that_names_the_value(name, tmp_path):
+  module, flags, _ = CASES[name]
+  workdir = tmp_path / "work"
+  if module == "train" and not any("--workdir" in flag for flag in flags):
+    flags = [f"--workdir={workdir}", *flags]
+  status, _, err = run(module, *flags)
+  check(name, status, err)
+  assert not workdir.exists()
+
+
+def test_a_fresh_interpreter_says_the_same():
+  module, flags, _ = CASES["no run"]
+  done = subprocess.run(
+    [sys.executable, "-m", f"experiments.{module}", *flags],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  check("no run", done.returncode, done.stderr)

@@ -1,13 +1,10 @@
 """The command that converts pretrained weights."""
 
 import numpy as np
-import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.experiments.tools import run, start
+from tests.experiments.tools import run
 from tests.pretrained import hf
-
-pytestmark = pytest.mark.slow
 
 
 def test_there_and_back(tmp_path):
@@ -57,14 +54,11 @@ def test_one_line_that_names_the_value(tmp_path):
     "reverse of nothing": ([golden, "--reverse"], "pretrained.json"),
     "file size": ([golden, "--reverse", "--file_gb=0"], "--file_gb=0"),
   }
-  processes = {}
-  for i, (name, (given, _)) in enumerate(cases.items()):
+  for i, (name, (given, message)) in enumerate(cases.items()):
     if not any(flag.startswith("--output") for flag in given):
       given = [*given, f"--output={tmp_path / f'out{i}'}"]
-    processes[name] = start("convert_llada", *given)
-  for name, process in processes.items():
-    _, err = process.communicate(timeout=300)
+    status, _, err = run("convert_llada", *given)
     lines = [line for line in err.splitlines() if line.strip()]
-    assert process.returncode == 2, (name, err)
-    assert len(lines) == 1 and cases[name][1] in lines[0], (name, err)
+    assert status == 2, (name, err)
+    assert len(lines) == 1 and message in lines[0], (name, err)
   assert (tmp_path / "full" / "precious").read_text() == "x"

@@ -1,14 +1,8 @@
 """The tuner, with a kernel that runs here in place of an accelerator's."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
-import pytest
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.experiments.tools import run_text
 
 SCRIPT = """
 from experiments import tune_kernels
@@ -27,18 +21,11 @@ cli.run(tune_kernels.main)
 """
 
 
-@pytest.mark.slow
 def test_measures_what_runs_and_prints_the_best(tmp_path):
   out = tmp_path / "tuning.json"
   flags = ["--kernel=insert_unmask", f"--out={out}", "--repeats=2"]
-  result = subprocess.run(
-    [sys.executable, "-c", SCRIPT, *flags],
-    cwd=ROOT,
-    env=os.environ,
-    capture_output=True,
-    text=True,
-  )
-  assert result.returncode == 0, result.stderr
+  status, printed, err = run_text(SCRIPT, *flags)
+  assert status == 0, err
   found = json.loads(out.read_text())
   assert [row["config"] for row in found["rows"]] == [
     "TpuConfig(block_rows=8)",
@@ -46,5 +33,5 @@ def test_measures_what_runs_and_prints_the_best(tmp_path):
   ]
   assert all(row["seconds"]["tiny"] > 0 for row in found["rows"])
   assert found["bytes"] == {"tiny": 16 * 2 * 8}
-  assert result.stdout.endswith(f'"cpu": {found["best"]},\n')
-  assert "no sixteen" in result.stdout
+  assert printed.endswith(f'"cpu": {found["best"]},\n')
+  assert "no sixteen" in printed
