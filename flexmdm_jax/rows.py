@@ -248,7 +248,7 @@ def anchor_start(
 
 
 def mask_start(B: int, L: int, vocab: Vocab) -> Rows:
-  """Makes `B` rows of `L` masks, every gap closed: a fixed-length MDM's start."""
+  """Makes `B` rows of `L` masks, gaps closed: a fixed-length MDM's start."""
   return _start((fixed_row([], (), L, vocab.mask) for _ in range(B)), L)
 
 
