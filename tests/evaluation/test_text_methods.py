@@ -38,7 +38,7 @@ def runs(tmp_path_factory):
   """Each method, hardly trained, on texts of three tokens."""
   folder = tmp_path_factory.mktemp("text")
   paths = []
-  for split, num in (("train", 80), ("test", 20)):
+  for split, num in (("train", 80), ("test", 20), ("validation", 4)):
     draw = random.Random(split)
     texts = [
       "".join(draw.choices("abc", k=draw.randint(3, L))) for _ in range(num)
@@ -52,6 +52,7 @@ def runs(tmp_path_factory):
       folder=str(folder / "cache"),
       train=paths[0],
       test=paths[1],
+      validation=paths[2],
       tokenizer_folder=str(write_bpe(folder / "bpe")),
       merges=0,
       max_length=L,
