@@ -3,10 +3,7 @@
   python -m examples.minimal        (half a minute on 2 CPU cores)
 
 The law: balanced words of two kinds of brackets, with 2, 4 or 6 symbols. All
-of them can be listed, so what the model learns can be held against the truth:
-its lengths against the law's, and its bound against the law's entropy.
-
-Everything comes from `flexmdm_jax` and optax; nothing else is hidden.
+can be listed, so what the model learns can be held against the truth.
 """
 
 import itertools
@@ -90,12 +87,10 @@ def loss(params, model, key, tokens, length):
 def main(num_steps: int = 2500, batch_size: int = 64, num_samples: int = 1000):
   """Prints what the model learns; returns it for the test of this file."""
   tokens, length, probability = make_law()
-  model = fm.DiT(
-    VOCAB, L, hidden_size=64, num_layers=2, num_heads=4, cond_size=64
-  )
-  init_key, train_key, sample_key, bound_key = jax.random.split(
-    jax.random.key(0), 4
-  )
+  sizes = dict(hidden_size=64, num_layers=2, num_heads=4, cond_size=64)
+  model = fm.DiT(VOCAB, L, **sizes)
+  keys = jax.random.split(jax.random.key(0), 4)
+  init_key, train_key, sample_key, bound_key = keys
 
   # Train: noise clean words, predict what is missing, follow the gradient.
   params = jax.jit(model.init)(init_key, tokens[:1], length[:1], jnp.zeros(1))
@@ -107,55 +102,43 @@ def main(num_steps: int = 2500, batch_size: int = 64, num_samples: int = 1000):
 
   @jax.jit
   def train_step(params, state, key, tokens, length):
-    value, gradient = jax.value_and_grad(loss)(
-      params, model, key, tokens, length
-    )
+    inputs = (model, key, tokens, length)
+    value, gradient = jax.value_and_grad(loss)(params, *inputs)
     updates, state = optimizer.update(gradient, state)
     return optax.apply_updates(params, updates), state, value
 
   state = optimizer.init(params)
   draw = np.random.default_rng(0)
   losses = []
-  for step in range(num_steps):
+  for step, key in enumerate(jax.random.split(train_key, num_steps), 1):
     rows = draw.choice(len(tokens), batch_size, p=probability)
-    key = jax.random.fold_in(train_key, step)
-    params, state, value = train_step(
-      params, state, key, tokens[rows], length[rows]
-    )
+    batch = tokens[rows], length[rows]
+    params, state, value = train_step(params, state, key, *batch)
     losses.append(float(value))
-    if (step + 1) % max(1, num_steps // 10) == 0:
-      mean = np.mean(losses[-max(1, num_steps // 10) :])
-      print(f"step {step + 1:5}  loss {mean:6.2f} nats")
+    if step % 250 == 0:
+      print(f"step {step:5}  loss {np.mean(losses[-250:]):6.2f} nats")
 
   # Sample: from empty words, insert masks and unmask them until t is 1.
   denoiser = fm.denoiser(model, params)
-  samples = fm.sample(
-    sample_key,
-    denoiser,
-    fm.empty_start(num_samples, L, VOCAB),
-    INTERPOLANT,
-    VOCAB,
-    fm.SamplerConfig(steps=64),
-  )
-  words = [
-    tuple(row[:n].tolist())
-    for row, n in zip(
-      *map(np.asarray, (samples.tokens, samples.length)), strict=True
-    )
-  ]
+  start = fm.empty_start(num_samples, L, VOCAB)
+  config = fm.SamplerConfig(steps=64)
+  samples = fm.sample(sample_key, denoiser, start, INTERPOLANT, VOCAB, config)
+  rows, ends = np.asarray(samples.tokens), np.asarray(samples.length)
+  words = [tuple(row[:n].tolist()) for row, n in zip(rows, ends, strict=True)]
   print("\nsamples:", *("".join(SYMBOLS[i] for i in w) for w in words[:8]))
   possible = {w for n in LENGTHS for w in balanced(n)}
   share = np.mean([word in possible for word in words])
   print(f"balanced: {100 * share:.1f} %")
   print("length  law    samples")
-  found = np.bincount(lengths, minlength=L + 1) / num_samples
+  found = np.bincount([len(word) for word in words], minlength=L + 1)
   for n in range(L + 1):
-    print(f"{n:6}  {LENGTHS.get(n, 0):.3f}  {found[n]:.3f}")
+    print(f"{n:6}  {LENGTHS.get(n, 0):.3f}  {found[n] / num_samples:.3f}")
 
   # Bound: -log p of every word, at most, and its mean under the law. No model
   # can have a mean below the law's entropy.
+  every_word = map(jnp.int32, (tokens, length))
   bound = fm.log_likelihood_bound(
-    bound_key, denoiser, tokens, length, INTERPOLANT, VOCAB, num_times=64
+    bound_key, denoiser, *every_word, INTERPOLANT, VOCAB, num_times=64
   )
   bound = float(np.sum(probability * bound))
   entropy = -float(np.sum(probability * np.log(probability)))
