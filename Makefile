@@ -9,13 +9,20 @@ comma := ,
 VENV := .venv/$(subst $(comma),-,$(notdir $(PYTHON))$(EXTRAS:dev%=%))
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint format maze_table maze_41 clean
+.PHONY: quickstart test test_all lint format maze_table maze_41 clean
 
 quickstart: $(VENV)/installed
 	$(RUN) -m experiments.quickstart --out=build/quickstart
 
+TEST := PYTHONPATH=$(VENV)/libtpu $(RUN) -m pytest -n $(WORKERS)
+
+# Minutes: what is not marked slow.
 test: $(VENV)/installed $(VENV)/libtpu
-	PYTHONPATH=$(VENV)/libtpu $(RUN) -m pytest -n $(WORKERS) --cov --cov-fail-under=90
+	$(TEST) -m "not slow"
+
+# Every test. From Python 3.12 on, sysmon makes coverage nearly free.
+test_all: $(VENV)/installed $(VENV)/libtpu
+	COVERAGE_CORE=sysmon $(TEST) --cov --cov-fail-under=90
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
