@@ -47,7 +47,7 @@ class Rows(NamedTuple):
   open_gaps: Bool[Array, "*b L+1"]
 
   def crop(self, L: int) -> "Rows":
-    """The same rows with room for L tokens only.
+    """Cuts the rows to room for L tokens.
 
     Raises:
       InputError: one has more tokens, as those of a fixed length do.
@@ -71,14 +71,14 @@ Start = Rows
 
 
 def stack(rows: Iterable[Rows]) -> Rows:
-  """The batch of some rows, as NumPy arrays."""
+  """Stacks rows into a batch, as NumPy arrays."""
   return Rows(*(np.stack(x) for x in zip(*rows, strict=True)))
 
 
 def growing_row(
   tokens: Tokens, frozen: Iterable[int], L: int, vocab: Vocab
 ) -> Rows:
-  """A row with every gap open.
+  """Makes a row with every gap open.
 
   Args:
     tokens: the sequence.
@@ -100,7 +100,7 @@ def growing_row(
 def hole_row(
   prefix: Tokens, hole: Tokens, suffix: Tokens, L: int, vocab: Vocab
 ) -> Rows:
-  """A row that is given but for its hole, whose gaps alone are open.
+  """Makes a row that is given but for its hole, whose gaps alone are open.
 
   Args:
     prefix: tokens before the hole; a prompt has nothing after it.
@@ -122,7 +122,7 @@ def hole_row(
 
 
 def fixed_row(tokens: Tokens, frozen: Iterable[int], L: int, fill: int) -> Rows:
-  """A row of a fixed length, with every gap closed.
+  """Makes a row of a fixed length, with every gap closed.
 
   Args:
     tokens: what stands first.
@@ -144,7 +144,7 @@ def fixed_row(tokens: Tokens, frozen: Iterable[int], L: int, fill: int) -> Rows:
 def causal_row(
   tokens: Tokens, frozen: Iterable[int], L: int, vocab: Vocab
 ) -> Rows:
-  """A row that is read from left to right, with every gap closed.
+  """Makes a row that is read from left to right, with every gap closed.
 
   Args:
     tokens: the sequence, or the prompt of a start.
@@ -179,14 +179,14 @@ def _marks(positions: Iterable[int], L: int) -> Bool[np.ndarray, " L"]:
 
 
 def empty_start(B: int, L: int, vocab: Vocab) -> Rows:
-  """`B` empty rows with room for `L` tokens: unconditional generation."""
+  """Makes `B` empty rows with room for `L` tokens: unconditional generation."""
   return anchor_start([[] for _ in range(B)], L, vocab)
 
 
 def prompt_start(
   prompts: Sequence[Sequence[int]], L: int, vocab: Vocab
 ) -> Rows:
-  """Rows that continue their prompts: only the gap after it is open.
+  """Makes rows that continue their prompts: only the gap after it is open.
 
   Args:
     prompts: token ids of each row's prompt.
@@ -206,7 +206,7 @@ def infill_start(
   L: int,
   vocab: Vocab,
 ) -> Rows:
-  """Rows that fill the hole between a prefix and a suffix.
+  """Makes rows that fill the hole between a prefix and a suffix.
 
   Args:
     prefixes: token ids before each row's hole.
@@ -232,7 +232,7 @@ def infill_start(
 def anchor_start(
   anchors: Sequence[Sequence[int]], L: int, vocab: Vocab
 ) -> Rows:
-  """Rows that keep their anchors, in order, with every gap open.
+  """Makes rows that keep their anchors, in order, with every gap open.
 
   Args:
     anchors: token ids of each row's anchors (the subgoals of a plan).
@@ -248,14 +248,14 @@ def anchor_start(
 
 
 def mask_start(B: int, L: int, vocab: Vocab) -> Rows:
-  """`B` rows of `L` masks, every gap closed: a fixed-length MDM's start."""
+  """Makes `B` rows of `L` masks, gaps closed: a fixed-length MDM's start."""
   return _start((fixed_row([], (), L, vocab.mask) for _ in range(B)), L)
 
 
 def causal_start(
   prompts: Sequence[Sequence[int]], L: int, vocab: Vocab
 ) -> Rows:
-  """Rows that an autoregressive model continues, every gap closed.
+  """Makes rows that an autoregressive model continues, every gap closed.
 
   Args:
     prompts: token ids of each row's prompt.
@@ -271,7 +271,7 @@ def causal_start(
 
 
 def _start(rows: Iterable[Rows], L: int) -> Rows:
-  """The rows on the device; of none, arrays of 0 rows."""
+  """Stacks rows as JAX arrays; none of them, as arrays of 0 rows."""
   rows = list(rows)
   if rows:
     return jax.tree.map(jnp.asarray, stack(rows))
@@ -307,14 +307,14 @@ def _require_ids(rows, L, vocab, what) -> None:
 
 
 def until_pad(tokens: Iterable[int], pad: int) -> list[int]:
-  """The tokens before the first pad."""
+  """Cuts a sequence at its first pad."""
   tokens = [int(token) for token in tokens]
   return tokens[: tokens.index(pad)] if pad in tokens else tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout(abc.ABC):
-  """How a sequence becomes an example, a start, and a sample a sequence.
+  """Way from a sequence to its example and start, and from a sample back.
 
   Each kind of layout gives `encode`, the example of a sequence, and `start`,
   where sampling one begins; which arguments they take depends on the kind.
@@ -334,14 +334,14 @@ class Layout(abc.ABC):
 
   @abc.abstractmethod
   def encode(self, *sequence: Any) -> Rows:
-    """The example of a sequence; InputError if it is too long."""
+    """Makes the example of a sequence; InputError if it is too long."""
 
   @abc.abstractmethod
   def start(self, *given: Any) -> Rows:
-    """The row from which sampling starts."""
+    """Makes the row from which sampling starts."""
 
   def decode(self, tokens: Tokens, length: int) -> list[int]:
-    """The sequence of a sample: its first `length` tokens."""
+    """Reads the sequence of a sample: its first `length` tokens."""
     return [int(token) for token in tokens[:length]]
 
 
@@ -349,7 +349,7 @@ class AnchorLayout(Layout):
   """FlexMDM's sequences around anchors; without any, unconditional ones."""
 
   def encode(self, tokens: Tokens, anchors: Iterable[int] = ()) -> Rows:
-    """The example of a sequence.
+    """Makes the example of a sequence.
 
     Args:
       tokens: the sequence.
@@ -361,7 +361,7 @@ class AnchorLayout(Layout):
     return growing_row(tokens, anchors, self.max_length, self.vocab)
 
   def start(self, anchors: Tokens = ()) -> Rows:
-    """The row of the anchors alone, frozen."""
+    """Makes the row of the anchors alone, frozen."""
     return self.encode(anchors, range(len(anchors)))
 
 
@@ -372,11 +372,11 @@ class HoleLayout(Layout):
   """
 
   def encode(self, prefix: Tokens, hole: Tokens, suffix: Tokens) -> Rows:
-    """The example, frozen but for its hole; InputError if too long."""
+    """Makes the example, frozen but for its hole; InputError if too long."""
     return hole_row(prefix, hole, suffix, self.max_length, self.vocab)
 
   def start(self, prefix: Tokens, suffix: Tokens) -> Rows:
-    """The row of what is given, with the one gap between open."""
+    """Makes the row of what is given, with the one gap between open."""
     return self.encode(prefix, [], suffix)
 
 
@@ -384,15 +384,15 @@ class PaddedLayout(Layout):
   """The fixed-length MDM's sequences: padding is predicted."""
 
   def encode(self, tokens: Tokens) -> Rows:
-    """The example of a sequence; InputError if it is too long."""
+    """Makes the example of a sequence; InputError if it is too long."""
     return fixed_row(tokens, (), self.max_length, self.vocab.pad)
 
   def start(self) -> Rows:
-    """The row of masks only."""
+    """Makes the row of masks only."""
     return fixed_row([], (), self.max_length, self.vocab.mask)
 
   def decode(self, tokens: Tokens, length: int) -> list[int]:
-    """The sequence of a sample: the tokens before the first pad."""
+    """Reads the sequence of a sample: the tokens before the first pad."""
     return until_pad(tokens[:length], self.vocab.pad)
 
 
@@ -405,20 +405,20 @@ class CausalLayout(Layout):
     return 1 + self.room
 
   def encode(self, tokens: Tokens) -> Rows:
-    """The example of a sequence; InputError if it is too long."""
+    """Makes the example of a sequence; InputError if it is too long."""
     return causal_row(tokens, (), self.max_length, self.vocab)
 
   def start(self) -> Rows:
-    """The row of the beginning alone."""
+    """Makes the row of the beginning alone."""
     return self.encode([])
 
   def decode(self, tokens: Tokens, length: int) -> list[int]:
-    """The sequence of a sample: the tokens after the beginning."""
+    """Reads the sequence of a sample: the tokens after the beginning."""
     return [int(token) for token in tokens[1:length]]
 
 
 def sequence_layout(method: str, vocab: Vocab, room: int) -> Layout:
-  """The layout of unconditional sequences for a method.
+  """Makes the layout of unconditional sequences for a method.
 
   Args:
     method: "flexmdm", "mdm" or "autoregressive".

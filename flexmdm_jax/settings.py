@@ -10,7 +10,7 @@ from flexmdm_jax import paths, schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.models.gaps import GAP_HEADS
+from flexmdm_jax.models.gaps import GAP_HEADS, LAW_HEADS
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.states import MixedStates, PathStates, StateLaw
@@ -21,9 +21,6 @@ from flexmdm_jax.training.objectives import (
   Objective,
 )
 from flexmdm_jax.vocab import Vocab
-
-# Gap heads that predict the law of each gap, not its mean alone.
-_LAW_HEADS = ("distribution", "binned", "negative_binomial")
 
 
 class KeyMismatchError(InputError):
@@ -134,13 +131,13 @@ def make_objective(
     laws = build(MixedStates, states, interpolant=interpolant)
   objective = Diffusion(laws, task.vocab, **settings)
   # A head that predicts the law of each gap is trained on that law.
-  if model.gap_head in _LAW_HEADS:
+  if model.gap_head in LAW_HEADS:
     return dataclasses.replace(objective, gap_loss="law")
   if objective.gap_loss == "law":
     raise InputError(
       f"train.gap_loss='law' needs a gap head that predicts a law, but"
       f" model.gap_head={model.gap_head!r}: choose one of"
-      f" {', '.join(_LAW_HEADS)}."
+      f" {', '.join(LAW_HEADS)}."
     )
   return objective
 

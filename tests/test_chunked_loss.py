@@ -80,7 +80,11 @@ def loss(params, chunk, targets, dense=False):
 
 @pytest.mark.parametrize("targets", ["sampled", "aligned"])
 @pytest.mark.parametrize(
-  "extras", [(), ("bias", "inner", "outer", "gap_logits")]
+  "extras",
+  [
+    pytest.param((), marks=pytest.mark.slow),
+    ("bias", "inner", "outer", "gap_logits"),
+  ],
 )
 def test_chunks_change_neither_loss_nor_gradient(targets, extras):
   params = parameters(*extras)

@@ -67,6 +67,7 @@ def test_its_own_path_changes_nothing():
   assert fm.on_path(denoiser, TRAINED, TRAINED) is denoiser
 
 
+@pytest.mark.slow
 def test_what_a_denoiser_has_is_kept():
   model = fm.DiT(VOCAB, L, 16, 1, 2, 8)
   tokens, length, t = (

@@ -138,6 +138,7 @@ def test_path_is_the_configs_or_the_trained_one():
     Run.from_config(settings(path="shortest"))
 
 
+@pytest.mark.slow
 def test_a_flexmdm_goes_on_from_an_mdm(tmp_path):
   def tiny(**changes):
     config = settings(**changes)

@@ -10,6 +10,7 @@ from experiments.benchmarks import shapes
 from experiments.benchmarks.timing import compare, median_seconds
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.parameters import num_parameters
+from flexmdm_jax.rows import Rows
 from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -41,7 +42,7 @@ def measure(
   model, B = shapes.make_model(shape, max_length, batch_size)
   L = model.max_length
   tokens = jax.random.randint(jax.random.key(0), (B, L), 0, model.vocab.mask)
-  batch = dict(
+  batch = Rows(
     tokens=tokens,
     length=jnp.full(B, L),
     frozen=jnp.zeros((B, L), bool),

@@ -9,8 +9,8 @@
 Files have a row {"text": ...} a line; with `train` alone a tenth of it each is
 held out for validation and test. The tokenizer is the first 1024 merges of
 GPT-2's BPE. Hardware: 2 CPU cores, about half an hour. What to expect was
-measured on WordNet's definitions, see `wordnet`; after 1,500 steps of the
-earlier settings the MDM had 6.7 bits a token, the autoregressive model 5.3.
+measured on 200 test speeches: 5.72 bits a token for the MDM, 5.82 for FlexMDM
+on lengths first.
 """
 
 from experiments.configs import base

@@ -15,7 +15,7 @@ from flexmdm_jax.dryrun.devices import Topology
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.parameters import boxed_params
-from flexmdm_jax.rows import empty_start
+from flexmdm_jax.rows import Rows, empty_start
 from flexmdm_jax.runs import Run
 from flexmdm_jax.sampling.loop import sample
 from flexmdm_jax.sampling.placement import Placement
@@ -257,15 +257,13 @@ def fits(report: dict[str, Any], topology: Topology) -> bool:
   return report["bytes_per_device"]["peak"] <= topology.device.hbm_bytes
 
 
-def abstract_batch(
-  step: TrainStep, B: int, L: int
-) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(step: TrainStep, B: int, L: int) -> Rows:
   """Shapes, types and shardings of a batch of full length."""
 
   def array(shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=step.batch_sharding)
 
-  return dict(
+  return Rows(
     tokens=array((B, L), jnp.int32),
     length=array((B,), jnp.int32),
     frozen=array((B, L), bool),

@@ -9,14 +9,9 @@ from flexmdm_jax import gap_laws
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.gap_laws import GapLaw
 
-GAP_HEADS = (
-  "log_rate",
-  "softplus",
-  "distribution",
-  "binned",
-  "negative_binomial",
-  None,
-)
+# Heads that predict the law of each gap, not its mean alone.
+LAW_HEADS = ("distribution", "binned", "negative_binomial")
+GAP_HEADS = ("log_rate", "softplus", *LAW_HEADS, None)
 # exp(15) is more tokens than any gap misses; the clamp keeps an untrained or
 # diverging head from overflowing the loss.
 _MAX_LOG_RATE = 15.0

@@ -100,6 +100,7 @@ def run(tmp_path_factory):
   return experiment, experiment.restore(folder / "run")[1]
 
 
+@pytest.mark.slow
 def test_task_reports_samples_and_data_alike(run, tmp_path):
   evaluation = GenerativePerplexity(UniformScorer(7), plots=tmp_path)
   result = evaluate(evaluation, *run, num=4)
@@ -115,6 +116,7 @@ def test_task_reports_samples_and_data_alike(run, tmp_path):
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_samples_of_a_file_are_judged_without_a_model(run, tmp_path):
   experiment, _ = run
   records = held_out(experiment, 3)
@@ -134,6 +136,7 @@ def test_samples_of_a_file_are_judged_without_a_model(run, tmp_path):
   assert (tmp_path / "lengths.png").exists()
 
 
+@pytest.mark.slow
 def test_lengths_and_likelihood_of_brackets(run):
   lengths = evaluate(LengthLaw(), *run, num=4)
   assert 0 <= lengths["length_tv"] <= 1 and 0 <= lengths["balanced"] <= 1

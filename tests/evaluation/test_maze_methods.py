@@ -28,6 +28,7 @@ def methods(tmp_path_factory):
   }
 
 
+@pytest.mark.slow
 def test_methods_are_scored_on_the_same_problems(methods):
   flex, mdm = methods["FlexMDM"], methods["MDM"]
   for a, b in zip(flex.records, mdm.records, strict=True):
@@ -42,6 +43,7 @@ def test_methods_are_scored_on_the_same_problems(methods):
   assert mdm.best.positions in ("law", "even")
 
 
+@pytest.mark.slow
 def test_pictures_and_trace_are_drawn(methods, tmp_path):
   draw(tmp_path, methods)
   for name in ("loss", "lengths", "success", "mazes"):
@@ -49,6 +51,7 @@ def test_pictures_and_trace_are_drawn(methods, tmp_path):
   assert "</html>" in (tmp_path / "trace.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_trace_ends_with_the_samples(methods):
   flex = methods["FlexMDM"]
   start = flex.run.task.start(flex.records[:3])
@@ -61,6 +64,7 @@ def test_a_trace_ends_with_the_samples(methods):
   np.testing.assert_array_equal(trace.length[-1], samples.length)
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_maze(methods):
   flex = methods["FlexMDM"]
   result = evaluate(MazePlanning(), flex.run, flex.denoiser, num=3)
@@ -69,6 +73,7 @@ def test_evaluation_of_a_maze(methods):
     evaluate(HeldOutLikelihood(), flex.run, flex.denoiser, num=3)
 
 
+@pytest.mark.slow
 def test_evaluations_refuse_bad_settings(methods):
   flex = methods["FlexMDM"]
 

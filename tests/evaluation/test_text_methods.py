@@ -38,7 +38,7 @@ def runs(tmp_path_factory):
   """Each method, hardly trained, on texts of three tokens."""
   folder = tmp_path_factory.mktemp("text")
   paths = []
-  for split, num in (("train", 80), ("test", 20)):
+  for split, num in (("train", 80), ("test", 20), ("validation", 4)):
     draw = random.Random(split)
     texts = [
       "".join(draw.choices("abc", k=draw.randint(3, L))) for _ in range(num)
@@ -52,6 +52,7 @@ def runs(tmp_path_factory):
       folder=str(folder / "cache"),
       train=paths[0],
       test=paths[1],
+      validation=paths[2],
       tokenizer_folder=str(write_bpe(folder / "bpe")),
       merges=0,
       max_length=L,
@@ -80,6 +81,7 @@ def likelihood(run, batch_size=4, **options):
   )
 
 
+@pytest.mark.slow
 def test_an_untrained_autoregressive_model_is_uniform(runs):
   experiment, denoiser, _ = runs["autoregressive"]
   zero = dataclasses.replace(
@@ -99,6 +101,7 @@ def test_an_untrained_autoregressive_model_is_uniform(runs):
   assert result.bits_per_character == pytest.approx(result.bits_per_token)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["flexmdm", "mdm"])
 def test_bounds_have_errors_that_fall(runs, method):
   few = likelihood(runs[method], num_times=32)
@@ -116,6 +119,7 @@ def test_mean_error_by_hand():
   assert mean_error(np.array([3.0, 4.0])) == 2.5
 
 
+@pytest.mark.slow
 def test_batches_are_of_like_lengths(runs):
   experiment, _, _ = runs["flexmdm"]
   rows = [experiment.task.encode({"tokens": [1] * n}) for n in (7, 1, 8, 2, 3)]
@@ -128,6 +132,7 @@ def test_batches_are_of_like_lengths(runs):
   ]
 
 
+@pytest.mark.slow
 def test_variance_of_aligned_targets_is_smaller(runs):
   experiment, denoiser, _ = runs["flexmdm"]
   source = experiment.task.records("train")
@@ -141,6 +146,7 @@ def test_variance_of_aligned_targets_is_smaller(runs):
   )
 
 
+@pytest.mark.slow
 def test_a_run_scores_as_its_likelihood_says(runs):
   experiment, _, workdir = runs["autoregressive"]
   scorer = RunScorer(workdir, batch_size=4)
@@ -161,6 +167,7 @@ def test_a_run_scores_as_its_likelihood_says(runs):
     RunScorer(runs["mdm"][2])
 
 
+@pytest.mark.slow
 def test_methods_are_compared_in_tables(runs, tmp_path):
   scorer = RunScorer(runs["autoregressive"][2])
   paths = ("lengths_first", "trained")
@@ -208,6 +215,7 @@ def test_methods_are_compared_in_tables(runs, tmp_path):
   assert (tmp_path / "tiny.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_tables_grow_by_a_method_and_train_nothing_twice(runs, tmp_path):
   experiment = runs["flexmdm"][0]
   for method, (_, _, folder) in runs.items():
@@ -226,6 +234,7 @@ def test_tables_grow_by_a_method_and_train_nothing_twice(runs, tmp_path):
   ]
 
 
+@pytest.mark.slow
 def test_a_model_samples_with_its_own_schedules_only(runs):
   experiment, _, workdir = runs["flexmdm"]
   config = json.loads(json.dumps(experiment.config))
@@ -234,6 +243,7 @@ def test_a_model_samples_with_its_own_schedules_only(runs):
     Run.from_config(config).restore(workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "named"),
   [
@@ -248,6 +258,7 @@ def test_settings_are_checked(runs, options, named):
     likelihood(runs["flexmdm"], **options)
 
 
+@pytest.mark.slow
 def test_variance_is_of_a_model_that_inserts(runs):
   with pytest.raises(InputError, match="method is mdm"):
     GradientVariance()(*runs["mdm"][:2], [], jax.random.key(0))
@@ -257,6 +268,7 @@ def test_variance_is_of_a_model_that_inserts(runs):
     GradientVariance(times=(1.0,))
 
 
+@pytest.mark.slow
 def test_a_causal_model_has_no_trace(runs):
   experiment, denoiser, _ = runs["autoregressive"]
   start = experiment.task.start(records(experiment))

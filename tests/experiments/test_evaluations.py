@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.evaluations import TASKS, make_evaluation
+from experiments.common.evaluations import TASKS, make_evaluation
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.lengths import LengthLaw
 from flexmdm_jax.evaluation.likelihood import HeldOutLikelihood

@@ -93,8 +93,14 @@ def assert_same(ours, theirs):
   "config",
   [
     {},
-    dict(method="adaptive", confidence="entropy", max_window=3),
-    dict(method="adaptive", confidence="position", top_p=0.8),
+    pytest.param(
+      dict(method="adaptive", confidence="entropy", max_window=3),
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      dict(method="adaptive", confidence="position", top_p=0.8),
+      marks=pytest.mark.slow,
+    ),
   ],
   ids=["tau_leaping", "window", "nucleus"],
 )
@@ -108,6 +114,7 @@ def test_samples_are_those_of_the_whole_canvas(config):
   assert_same(draw(dense, **config), whole)
 
 
+@pytest.mark.slow
 def test_in_16_bits_the_law_is_the_same():
   denoiser = Hungry(network(dtype=jnp.bfloat16), 8.0)
   start, num = fm.empty_start(800, L, VOCAB), 800
@@ -140,6 +147,7 @@ def test_in_16_bits_the_law_is_the_same():
     assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_a_row_that_fills_all_canvases_is_truncated():
   greedy = Hungry(network(), 60.0)
   whole = draw(greedy, buckets=())
@@ -147,12 +155,14 @@ def test_a_row_that_fills_all_canvases_is_truncated():
   assert_same(draw(greedy, buckets=(4, 15)), whole)
 
 
+@pytest.mark.slow
 def test_gap_laws_on_a_short_canvas():
   whole = draw(network("binned"), buckets=())
   assert_same(draw(network("binned"), buckets=(5,)), whole)
   assert int(whole.length.max()) > 5
 
 
+@pytest.mark.slow
 def test_starts_longer_than_a_canvas():
   start = fm.prompt_start([[1] * 9, [2]], L, VOCAB)
   denoiser = Hungry(network(), 12.0)
@@ -229,6 +239,7 @@ def test_wrong_buckets_are_named(buckets):
     fm.SamplerConfig(4, buckets=buckets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 1, 4)])
 def test_samples_are_the_same_on_a_mesh(shape):
   mesh = make_mesh(*shape)

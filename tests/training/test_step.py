@@ -58,7 +58,10 @@ def test_update_is_the_same_on_every_mesh(single, shape, accumulation):
   assert all(x.sharding == kernel.sharding for x in moments)
 
 
-@pytest.mark.parametrize("gap_head", ["log_rate", "distribution"])
+@pytest.mark.parametrize(
+  "gap_head",
+  ["log_rate", pytest.param("distribution", marks=pytest.mark.slow)],
+)
 def test_cropping_a_batch_to_its_bucket_changes_nothing(gap_head):
   batch = tiny.batch()
   batch = jax.tree.map(lambda x: np.resize(x[:4], x.shape), batch)
@@ -82,6 +85,7 @@ def test_cropping_a_batch_to_its_bucket_changes_nothing(gap_head):
   )
 
 
+@pytest.mark.slow
 def test_aligned_targets_are_the_same_on_every_mesh():
   # With tokens that are given, where a state has its fewest embeddings.
   batch = tiny.batch()
@@ -128,6 +132,7 @@ def test_metrics_are_means_since_the_last_report(single):
   assert float(metrics["tokens"]) == tiny.batch().length.sum()
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss():
   train_step = tiny.train_step(
     report_every=50,
@@ -263,6 +268,7 @@ def test_groups_that_do_not_fit_are_refused(patterns, message):
     updates_of(*(ParameterGroup(pattern) for pattern in patterns))
 
 
+@pytest.mark.slow
 def test_groups_work_on_a_mesh():
   group = ParameterGroup("gap_head", learning_rate=2.0, weight_decay=0.1)
   optimizer = OptimizerConfig(num_steps=100, warmup_steps=0, groups=(group,))
@@ -331,6 +337,7 @@ def test_mixed_states_report_the_bound_too():
   assert "bound_count" not in metrics
 
 
+@pytest.mark.slow
 def test_the_bound_does_not_depend_on_the_weights():
   # At equal parameters: the states of the loss are others, those of the bound
   # are not.
