@@ -1,14 +1,11 @@
 """The command, in processes of their own: libtpu is loaded once in each."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.experiments.tools import run
+
 SMALL = (
   "--config.model.hidden_size=64",
   "--config.model.num_layers=2",
@@ -25,30 +22,16 @@ SMALL = (
 )
 
 
-def dryrun(*flags, config="llada_8b_retrofit"):
-  environment = {
-    key: value for key, value in os.environ.items() if key != "XLA_FLAGS"
-  }
-  return subprocess.run(
-    [
-      sys.executable,
-      "-m",
-      "experiments.dryrun",
-      f"--config=experiments/configs/{config}.py",
-      *flags,
-    ],
-    cwd=ROOT,
-    env={**environment, "TPU_LOG_DIR": "disabled"},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+def dryrun(*flags):
+  """Runs it on the retrofit's config; returns (exit status, stdout, stderr)."""
+  config = "--config=experiments/configs/llada_8b_retrofit.py"
+  return run("dryrun", config, *flags, xla_flags="")
 
 
-def report(*flags, **changes):
-  done = dryrun(*flags, **changes)
-  assert done.returncode == 0, done.stderr[-2000:]
-  return json.loads(done.stdout.splitlines()[-1])
+def report(*flags):
+  status, out, err = dryrun(*flags)
+  assert status == 0, err[-2000:]
+  return json.loads(out.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -95,15 +78,15 @@ def test_sampling_is_compiled_whole():
 def test_what_does_not_fit_is_one_line():
   pytest.importorskip("libtpu")
   # The logits of the whole batch: 16 GB on each of four chips of 16 GB.
-  done = dryrun(
+  status, _, err = dryrun(
     "--topology=v5e:2x2",
     *SMALL,
     "--config.model.vocab.size=131072",
     "--config.train.batch_size=1024",
     "--config.train.loss_chunk=128",
   )
-  assert done.returncode == 2
-  assert "does not fit v5e (16 GB)" in done.stderr.splitlines()[-1]
+  assert status == 2
+  assert "does not fit v5e (16 GB)" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +100,6 @@ def test_what_does_not_fit_is_one_line():
   ],
 )
 def test_wrong_flags_are_one_line(flags, message):
-  done = dryrun(*flags, *SMALL)
-  assert done.returncode == 2
-  assert message in done.stderr.splitlines()[-1]
+  status, _, err = dryrun(*flags, *SMALL)
+  assert status == 2
+  assert message in err.splitlines()[-1]

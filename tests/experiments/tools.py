@@ -96,6 +96,7 @@ def _in_fork(call, arguments, xla_flags, *paths):
     os.dup2(os.open(path, os.O_WRONLY), descriptor)
   os.chdir(ROOT)
   os.environ["XLA_FLAGS"] = xla_flags
+  os.environ["TPU_LOG_DIR"] = "disabled"
   try:
     call(*arguments)
   finally:

@@ -1,10 +1,8 @@
 """Two processes on loopback that train as one, and what may go wrong."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -21,7 +19,7 @@ from flexmdm_jax.runs import Run
 from flexmdm_jax.training import hosts, sharding
 from flexmdm_jax.training.loop import require_shared
 from flexmdm_jax.training.metrics import read_metrics
-from tests.experiments.tools import ROOT, TINY_BRACKETS
+from tests.experiments import tools
 
 STEPS = 40
 
@@ -29,17 +27,11 @@ STEPS = 40
 def start(*settings, devices=1):
   """Starts `experiments.train` with this many fake devices."""
   xla = f"--xla_force_host_platform_device_count={devices}"
-  return subprocess.Popen(
-    [sys.executable, "-m", "experiments.train", *TINY_BRACKETS, *settings],
-    cwd=ROOT,
-    env={
-      **os.environ,
-      "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": f"{xla} --xla_backend_optimization_level=0",
-    },
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
+  return tools.start(
+    "train",
+    *tools.TINY_BRACKETS,
+    *settings,
+    xla_flags=f"{xla} --xla_backend_optimization_level=0",
   )
 
 
@@ -327,7 +319,9 @@ def test_a_directory_that_is_not_shared_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "script", (ROOT / "experiments" / "launch").glob("*.sh"), ids=lambda p: p.name
+  "script",
+  (tools.ROOT / "experiments" / "launch").glob("*.sh"),
+  ids=lambda p: p.name,
 )
 def test_launch_scripts_parse(script):
   subprocess.run(["bash", "-n", script], check=True)
