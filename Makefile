@@ -15,10 +15,14 @@ quickstart: $(VENV)/installed
 	$(RUN) -m experiments.quickstart --out=build/quickstart
 
 TEST := PYTHONPATH=$(VENV)/libtpu $(RUN) -m pytest -n $(WORKERS)
+# Nearly all of a test's time is compilation. What the quick tests compile is
+# kept for their next run.
+CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax_cache \
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 # Minutes: what is not marked slow.
 test: $(VENV)/installed $(VENV)/libtpu
-	$(TEST) -m "not slow"
+	$(CACHE) $(TEST) -m "not slow"
 
 # Every test. From Python 3.12 on, sysmon makes coverage nearly free.
 test_all: $(VENV)/installed $(VENV)/libtpu
