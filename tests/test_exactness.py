@@ -229,7 +229,10 @@ EMPTY = fm.empty_start(NUM, L, VOCAB)
 THINNED = dict(gap_law=True, time_exponent=2.0, steps=128)
 
 
-@pytest.mark.parametrize("method", ["tau_leaping", "euler", "adaptive"])
+@pytest.mark.parametrize(
+  "method",
+  ["tau_leaping", "euler", pytest.param("adaptive", marks=pytest.mark.slow)],
+)
 def test_bias_vanishes_with_the_step(method):
   # At 128 steps it is 0.050, 0.039, 0.041: nearly all of it insertions that
   # a step makes twice.
@@ -299,7 +302,9 @@ def test_rows_may_fill_up():
   assert 0 < fine.truncated.mean() < 0.8 * coarse.truncated.mean()
 
 
-@pytest.mark.parametrize("method", ["tau_leaping", "adaptive"])
+@pytest.mark.parametrize(
+  "method", ["tau_leaping", pytest.param("adaptive", marks=pytest.mark.slow)]
+)
 def test_fixed_length_mdm(method):
   samples = draw_from(
     exact.FIXED,

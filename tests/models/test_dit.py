@@ -286,6 +286,7 @@ def test_rotary_attention_sees_differences_of_position_only():
   assert abs(score(5, 2) - score(2, 5)) > 1e-3
 
 
+@pytest.mark.slow
 def test_remat_changes_no_gradient():
   tokens, length, t = inputs()
 

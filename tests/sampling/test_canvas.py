@@ -179,7 +179,9 @@ def counting(calls):
   return denoiser
 
 
-@pytest.mark.parametrize("method", ["tau_leaping", "adaptive"])
+@pytest.mark.parametrize(
+  "method", ["tau_leaping", pytest.param("adaptive", marks=pytest.mark.slow)]
+)
 def test_steps_in_which_nothing_changes_call_no_network(method):
   calls, steps = [], 60
   config = fm.SamplerConfig(steps, method)

@@ -136,6 +136,7 @@ def test_one_key_gives_each_row_its_own():
   assert len(np.unique(batch.tokens, axis=0)) > 1
 
 
+@pytest.mark.slow
 def test_legacy_keys():
   start = mixed_start()
   old, new = jax.random.PRNGKey(3), jax.random.key(3)
@@ -236,6 +237,7 @@ def test_token_law(config, law):
   assert scipy.stats.chisquare(counts[keep], expected).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_temperature_leaves_the_lengths_alone():
   start = fm.empty_start(64, L, VOCAB)
   cold = draw(jax.random.key(8), start, independent, temperature=0)

@@ -32,7 +32,11 @@ def single():
 
 @pytest.mark.parametrize(
   ("shape", "accumulation"),
-  [((1, 1, 1), 4), ((2, 4, 1), 1), ((2, 2, 2), 2)],
+  [
+    pytest.param((1, 1, 1), 4, marks=pytest.mark.slow),
+    pytest.param((2, 4, 1), 1, marks=pytest.mark.slow),
+    ((2, 2, 2), 2),
+  ],
 )
 def test_update_is_the_same_on_every_mesh(single, shape, accumulation):
   train_step = tiny.train_step(
