@@ -4,7 +4,7 @@ import abc
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,25 @@ class SequenceTask(Task):
 
   def start(self, records):
     return stack(self.layout.start() for _ in records)
+
+
+def computed_records(
+  make_builder: Callable[..., Any], data: Mapping[str, Any], split: str
+) -> Sequence[Mapping[str, np.ndarray]]:
+  """Opens a split of a computed data set, which is prepared on first use.
+
+  Args:
+    make_builder: makes its `SyntheticBuilder`, given `data_dir`.
+    data: the settings, of which `folder` says where data sets are kept.
+    split: see `synthetic.open_split`.
+
+  Raises:
+    InputError: as `synthetic.prepared_split`.
+  """
+  from flexmdm_jax.data.synthetic import prepared_split  # takes seconds
+
+  folder = data_folder(data["folder"])
+  return prepared_split(make_builder(data_dir=folder), split)
 
 
 def parse_ids(text: str) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flexmdm_jax.tasks.brackets import law
-from flexmdm_jax.tasks.task import SequenceTask, data_folder
+from flexmdm_jax.tasks.task import SequenceTask, computed_records
 
 
 class BracketTask(SequenceTask):
@@ -31,7 +31,4 @@ class BracketTask(SequenceTask):
     self.vocab = law.bracket_vocab(data["kinds"])
 
   def records(self, split):
-    from flexmdm_jax.data.synthetic import prepared_split
-
-    folder = data_folder(self._data["folder"])
-    return prepared_split(self._make_builder(data_dir=folder), split)
+    return computed_records(self._make_builder, self._data, split)

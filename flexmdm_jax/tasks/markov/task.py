@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from flexmdm_jax.tasks.task import SequenceTask, data_folder
+from flexmdm_jax.tasks.task import SequenceTask, computed_records
 
 
 class MarkovTask(SequenceTask):
@@ -33,7 +33,4 @@ class MarkovTask(SequenceTask):
     self.vocab = self.language.vocab
 
   def records(self, split):
-    from flexmdm_jax.data.synthetic import prepared_split
-
-    folder = data_folder(self._data["folder"])
-    return prepared_split(self._make_builder(data_dir=folder), split)
+    return computed_records(self._make_builder, self._data, split)

@@ -9,7 +9,7 @@ import numpy as np
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import AnchorLayout, stack
 from flexmdm_jax.tasks.maze import law, layouts
-from flexmdm_jax.tasks.task import Task, data_folder, require_method
+from flexmdm_jax.tasks.task import Task, computed_records, require_method
 
 
 class MazeTask(Task):
@@ -22,7 +22,7 @@ class MazeTask(Task):
 
     self.method = require_method(method, self.methods)
     self._data = dict(data)
-    self._config = dataset.MazeConfig(
+    config = dataset.MazeConfig(
       size=data["size"],
       seed=data["maze_seed"],
       subgoals=data["subgoals"],
@@ -36,18 +36,11 @@ class MazeTask(Task):
     self.vocab = law.maze_vocab(data["size"])
     prefix = data["subgoals"] if method == "mdm_prefix" else 0
     self.max_length = data["max_length"] + prefix
-    self.maze = self._config.maze()
+    self.maze = config.maze()
+    self._make_builder = functools.partial(dataset.Mazes, config=config)
 
   def records(self, split):
-    from flexmdm_jax.data.synthetic import prepared_split
-    from flexmdm_jax.tasks.maze import dataset  # takes seconds
-
-    return prepared_split(
-      dataset.Mazes(
-        config=self._config, data_dir=data_folder(self._data["folder"])
-      ),
-      split,
-    )
+    return computed_records(self._make_builder, self._data, split)
 
   @functools.cached_property
   def layout(self):
