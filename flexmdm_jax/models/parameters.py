@@ -1,13 +1,27 @@
-"""A model's parameters in the abstract: nothing is allocated."""
+"""A model's parameters: their first values, or their shapes and types alone."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Key
 
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.transformer import Transformer
+
+
+def init_params(model: nn.Module, key: Key[Array, ""]) -> Any:
+  """Initialises a model's parameters, boxed with their logical axes.
+
+  Args:
+    model: a Flax module `(tokens, length, t)` with `max_length`.
+    key: a PRNG key.
+  """
+  tokens = jnp.zeros((1, model.max_length), jnp.int32)
+  variables = model.init(key, tokens, tokens[:, 0], jnp.zeros(1))
+  return variables["params"]
 
 
 def num_parameters(model: DiT | Transformer) -> int:
@@ -22,8 +36,6 @@ def abstract_params(model: DiT | Transformer) -> Any:
 
 def boxed_params(model: DiT | Transformer) -> Any:
   """Shapes and types of a model's parameters, boxed with their logical axes."""
-  tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
-  length = jax.ShapeDtypeStruct((1,), jnp.int32)
-  t = jax.ShapeDtypeStruct((1,), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), tokens, length, t)
-  return variables["params"]
+  return jax.eval_shape(
+    functools.partial(init_params, model), jax.random.key(0)
+  )

@@ -31,6 +31,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.models.parameters import init_params
 from flexmdm_jax.rows import Rows
 from flexmdm_jax.training import partition, sharding
 from flexmdm_jax.training.objectives import Objective
@@ -252,9 +253,7 @@ def _init_params(
 ) -> tuple[Params, Key[Array, ""]]:
   """Initialises the parameters, boxed; also returns a key for the rest."""
   init_key, key = jax.random.split(key)
-  tokens = jnp.zeros((1, model.max_length), jnp.int32)
-  variables = model.init(init_key, tokens, tokens[:, 0], jnp.zeros(1))
-  return variables["params"], key
+  return init_params(model, init_key), key
 
 
 def _init_state(
