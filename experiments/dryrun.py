@@ -18,7 +18,6 @@ from ml_collections import config_flags
 from experiments.common import cli
 from flexmdm_jax import files
 from flexmdm_jax.dryrun import devices, report
-from flexmdm_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the experiment.", lock_config=True
@@ -45,10 +44,7 @@ def main(_):
   jax.config.update("jax_platforms", "cpu")
   if _OUT.value:
     files.require_writable(_OUT.value)
-  if _STEP.value not in ("train", "sample"):
-    raise InputError(
-      f"--step={_STEP.value} is unknown: there are train and sample."
-    )
+  cli.require_known("step", [_STEP.value], ("train", "sample"))
   cli.require_least(batch_size=(_BATCH.value, 1))
   topology = devices.topology(_TOPOLOGY.value)
   run = report.run_without_data(_CONFIG.value.to_dict())

@@ -16,7 +16,6 @@ from absl import flags
 from experiments.common import cli
 from experiments.configs import maze_41, maze_quickstart
 from flexmdm_jax import files
-from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import maze_table
 from flexmdm_jax.evaluation.maze_table import Case
 
@@ -57,10 +56,7 @@ flags.mark_flag_as_required("out")
 
 
 def main(_):
-  if _TABLE.value not in TABLES:
-    raise InputError(
-      f"--table={_TABLE.value} is unknown: choose one of {', '.join(TABLES)}."
-    )
+  cli.require_known("table", [_TABLE.value], TABLES)
   module, cases, sampling_steps = TABLES[_TABLE.value]
   out = pathlib.Path(_OUT.value)
   files.require_writable(out / "table.json")

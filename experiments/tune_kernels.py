@@ -11,7 +11,6 @@ from absl import flags
 from experiments.benchmarks import tuning
 from experiments.common import cli
 from flexmdm_jax import files
-from flexmdm_jax.errors import InputError
 from flexmdm_jax.kernels.common import target
 
 _KERNEL = flags.DEFINE_string(
@@ -25,11 +24,7 @@ flags.mark_flags_as_required(["kernel", "out"])
 
 
 def main(_):
-  if _KERNEL.value not in tuning.KERNELS:
-    raise InputError(
-      f"--kernel={_KERNEL.value} is unknown: choose one of"
-      f" {', '.join(tuning.KERNELS)}."
-    )
+  cli.require_known("kernel", [_KERNEL.value], tuning.KERNELS)
   cli.require_least(repeats=(_REPEATS.value, 1))
   files.require_writable(_OUT.value)
   result = tuning.tune(_KERNEL.value, _REPEATS.value)

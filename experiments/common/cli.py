@@ -105,9 +105,11 @@ def parse_ints(name: str, words: Sequence[str]) -> list[int]:
 def require_known(
   name: str, words: Sequence[str], known: Collection[str]
 ) -> None:
-  """Refuses words of a list flag that are not `known`, by an InputError."""
+  """Refuses words of a flag that are not `known`, by an InputError."""
   if wrong := set(words) - set(known):
-    raise InputError(f"--{name}={wrong.pop()} must be of {', '.join(known)}.")
+    raise InputError(
+      f"--{name}={wrong.pop()} is unknown: choose one of {', '.join(known)}."
+    )
 
 
 def fail(error: object, status: int) -> int:

@@ -7,6 +7,7 @@ the work directory of an autoregressive run.
 
 from absl import flags
 
+from experiments.common import cli
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.evaluation import Evaluation
 from flexmdm_jax.evaluation.generative_perplexity import GenerativePerplexity
@@ -87,10 +88,7 @@ def make_evaluation(task: str) -> Evaluation:
     InputError: unknown task, an option out of range, samples where they are of
       no use, no scorer where one is needed, or a missing package.
   """
-  if task not in TASKS:
-    raise InputError(
-      f"--task={task} is unknown: choose one of {', '.join(TASKS)}."
-    )
+  cli.require_known("task", [task], TASKS)
   if _SAMPLES.value is not None and task not in _JUDGE_SAMPLES:
     raise InputError(
       f"--samples={_SAMPLES.value} is of no use to --task={task}: leave it out."
