@@ -117,7 +117,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
   are the same for all methods; "over texts" is what other texts would change.
 
   Args:
-    rows: what `make_rows` yields.
+    rows: the `rows` that `make_tables` yields.
   """
   head = ["method", "kind", "path", "nats", "error", "over texts"]
   head += ["bits/token", "bits/character"]
