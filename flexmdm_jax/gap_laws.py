@@ -173,7 +173,7 @@ class Binned:
     index = _draw_index(bin_key, logits)
     first, width = (jnp.asarray(x, jnp.int32)[index] for x in (first, width))
     count = first + jax.random.randint(count_key, index.shape, 0, width)
-    return _each(_binomial, thin_key, count, probability)
+    return binomial(thin_key, count, probability)
 
 
 @jax.tree_util.register_dataclass
@@ -265,6 +265,18 @@ def poisson(key: Key[Array, ""], mean: Float[Array, "*b"]) -> Int[Array, "*b"]:
   again until the last entry is done.
   """
   return _each(_poisson, key, jnp.minimum(mean, _MAX_MEAN))
+
+
+def binomial(
+  key: Key[Array, ""],
+  count: Int[Array, "*b"],
+  probability: Float[Array, "..."],
+) -> Int[Array, "*b"]:
+  """Keeps each of `count` tokens with a probability, independently.
+
+  An entry draws from bits of its own; see `GapLaw.thin`.
+  """
+  return _each(_binomial, key, count, probability)
 
 
 def _poisson(key, mean):

@@ -85,7 +85,8 @@ class HiddenMarkovLaw:
     K = len(self.initial)
     A = np.zeros((K + 2, K + 2))
     A[:K, :K], A[K, :K] = self.transitions, self.initial
-    A[: K + 1, K + 1] = 1 - A[: K + 1].sum(axis=1)
+    # Rounding must leave no probability below 0.
+    A[: K + 1, K + 1] = np.maximum(1 - A[: K + 1].sum(axis=1), 0.0)
     return A
 
   def mean_length(self) -> float:

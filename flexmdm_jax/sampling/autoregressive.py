@@ -67,4 +67,6 @@ def sample_autoregressive(
 
   state = (first, start.tokens, start.length, jnp.zeros(B, bool))
   _, tokens, length, ended = jax.lax.while_loop(unfinished, next_token, state)
-  return Samples(tokens, length, ~ended)
+  # One call told each new token, and one the end.
+  calls = length - start.length + ended.astype(jnp.int32)
+  return Samples(tokens, length, ~ended, calls)

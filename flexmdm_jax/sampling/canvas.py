@@ -14,6 +14,9 @@ from flexmdm_jax.prediction import Denoiser, ignores_padding
 from flexmdm_jax.rows import Start
 from flexmdm_jax.vocab import Vocab
 
+# Marks of a token, which move with it, and one more than all of them together.
+CLOSED, GIVEN, FROZEN, MARKS = 1, 2, 4, 8
+
 
 class Canvas(NamedTuple):
   """A batch of rows at one time, C positions wide.
@@ -21,21 +24,25 @@ class Canvas(NamedTuple):
   Attributes:
     tokens: left-aligned rows, the pad from `length` on.
     length: their numbers of tokens.
-    closed: 1 where the gap before a token is closed, else 0.
+    marks: what is known of each token: CLOSED, the gap before it is; GIVEN, the
+      start held it; FROZEN, it is never masked. 0 from `length` on.
     end_open: whether the gap after the last token is open.
   """
 
   tokens: Int[Array, "B C"]
   length: Int[Array, " B"]
-  closed: Int[Array, "B C"]
+  marks: Int[Array, "B C"]
   end_open: Bool[Array, "B 1"]
 
   @classmethod
   def of(cls, start: Start) -> "Canvas":
     """Makes the canvas at time 0, as wide as the start."""
-    closed = ~start.open_gaps[:, :-1]
+    closed, frozen = ~start.open_gaps[:, :-1], start.frozen
     end = jnp.take_along_axis(start.open_gaps, start.length[:, None], axis=1)
-    return cls(start.tokens, start.length, closed.astype(jnp.int32), end)
+    inside = jnp.arange(closed.shape[1]) < start.length[:, None]
+    marks = CLOSED * closed + GIVEN + FROZEN * frozen
+    marks = jnp.where(inside, marks, 0).astype(jnp.int32)
+    return cls(start.tokens, start.length, marks, end)
 
   @property
   def width(self) -> int:
@@ -50,18 +57,18 @@ class Canvas(NamedTuple):
   def open_gaps(self) -> Bool[Array, "B G"]:
     """Marks the gaps into which the process may insert."""
     index = jnp.arange(self.width + 1)
-    before = jnp.pad(self.closed == 0, ((0, 0), (0, 1)))
+    before = jnp.pad(self.marks & CLOSED == 0, ((0, 0), (0, 1)))
     is_open = jnp.where(index == self.length[:, None], self.end_open, before)
     return is_open & (index <= self.length[:, None])
 
   def cut(self, C: int) -> "Canvas":
     """Keeps the first C positions only."""
-    return self._replace(tokens=self.tokens[:, :C], closed=self.closed[:, :C])
+    return self._replace(tokens=self.tokens[:, :C], marks=self.marks[:, :C])
 
   def widen(self, C: int, vocab: Vocab) -> "Canvas":
     """Makes room for C tokens."""
     return self._replace(
-      tokens=_widen(self.tokens, C, vocab.pad), closed=_widen(self.closed, C, 0)
+      tokens=_widen(self.tokens, C, vocab.pad), marks=_widen(self.marks, C, 0)
     )
 
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from flexmdm_jax.gap_laws import GapLaw
-from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
 from flexmdm_jax.kernels.insert_unmask import insert_unmask
 from flexmdm_jax.kernels.token_sample import TokenSamples
 from flexmdm_jax.prediction import (
@@ -24,10 +24,13 @@ from flexmdm_jax.prediction import (
   features_or_prediction,
   forbid_mask,
 )
-from flexmdm_jax.sampling.canvas import Canvas
+from flexmdm_jax.sampling.canvas import FROZEN, GIVEN, MARKS, Canvas
 from flexmdm_jax.sampling.draws import draw_tokens, draw_tokens_at
 from flexmdm_jax.sampling.placement import on_axis
 from flexmdm_jax.vocab import Vocab
+
+# The last time before 1, where the network was trained on none.
+_LAST = 1.0 - 2.0**-24
 
 
 class Answer(NamedTuple):
@@ -69,7 +72,7 @@ class Chain:
     self,
     keys: Key[Array, " B"],
     canvas: Canvas,
-    t: Float[Array, ""],
+    t: Float[Array, " B"],
     wanted: Bool[Array, "B C"],
   ) -> Answer:
     """Calls the network once.
@@ -77,10 +80,10 @@ class Chain:
     Args:
       keys: a key for each row.
       canvas: the rows.
-      t: the time, in [0, 1).
+      t: the rows' times, in [0, 1]; 1 is asked for a little earlier.
       wanted: positions whose token or confidence will be looked at.
     """
-    t = jnp.broadcast_to(t, canvas.length.shape)
+    t = jnp.minimum(t, _LAST)
     # A position draws from bits of its own, wherever the row's batch puts it.
     index = jnp.arange(canvas.width)
     keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(
@@ -115,24 +118,57 @@ class Chain:
       The rows after, and which of them wanted more room than the canvas has:
       these keep what fits.
     """
-    # Whether the gap before a token is closed moves with the token: packed into
-    # one id, a single pass moves both. New masks have open gaps.
-    closed = canvas.closed
+    # What is known of a token moves with it: packed into one id, a single pass
+    # moves both. New masks have no marks.
+    marks = canvas.marks
     insert = on_axis(
       self.vocab_axis,
       functools.partial(
-        insert_unmask, mask=2 * self.vocab.mask, pad=2 * self.vocab.pad
+        insert_unmask, mask=MARKS * self.vocab.mask, pad=MARKS * self.vocab.pad
       ),
       P(),
       P(),
     )
     packed, length, full = insert(
-      2 * canvas.tokens + closed,
+      MARKS * canvas.tokens + marks,
       canvas.length,
-      jnp.where(revealed >= 0, 2 * revealed + closed, -1),
+      jnp.where(revealed >= 0, MARKS * revealed + marks, -1),
       insertions,
     )
     moved = canvas._replace(
-      tokens=packed // 2, length=length, closed=packed % 2
+      tokens=packed // MARKS, length=length, marks=packed % MARKS
     )
     return moved, full
+
+  def noise(
+    self, keys: Key[Array, " B"], canvas: Canvas, t: Float[Array, ""]
+  ) -> Canvas:
+    """Takes finished rows back to time `t`, by the interpolant's own noise.
+
+    If the rows have the model's law, so have they after they are denoised
+    again. What the start held is never removed, and what it froze not masked.
+
+    Args:
+      keys: a key for each row.
+      canvas: rows at time 1, without masks.
+      t: the time, in (0, 1).
+    """
+
+    def of_row(key, tokens, length, marks):
+      insertion_time, unmasking_time = draw_times(key, self.path, tokens.size)
+      given = marks & GIVEN > 0
+      noised = noise(
+        tokens,
+        length,
+        jnp.where(given, 0.0, insertion_time),
+        unmasking_time,
+        t,
+        self.vocab,
+        frozen=marks & FROZEN > 0,
+      )
+      inside = jnp.arange(tokens.size) < noised.length
+      kept = jnp.where(inside, marks[noised.source], 0)
+      return noised.tokens, noised.length, kept
+
+    moved = jax.vmap(of_row)(keys, canvas.tokens, canvas.length, canvas.marks)
+    return Canvas(*moved, canvas.end_open)

@@ -1,13 +1,19 @@
 """The settings of a sampler, and its methods by name."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.sampling.draws import CONFIDENCES
-from flexmdm_jax.sampling.methods import Adaptive, Euler, Method, TauLeaping
+from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.sampling import grids
+from flexmdm_jax.sampling.draws import CONFIDENCES, ORDERS
+from flexmdm_jax.sampling.events import Events
+from flexmdm_jax.sampling.insertions import INSERTIONS
+from flexmdm_jax.sampling.methods import Adaptive, Euler, TauLeaping
+from flexmdm_jax.sampling.step import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +21,41 @@ class SamplerConfig:
   """The settings of a sampler.
 
   Attributes:
-    steps: network calls at most.
-    method: "tau_leaping", exact in the number of events for the rates of the
-      step's start; "euler", first order in the step; "adaptive", which reveals
-      as many masks as tau-leaping but chooses the most confident ones.
-    confidence: what "adaptive" ranks masks by; see `draws.confidence`.
+    steps: network calls at most, for every method.
+    method: "events", which takes the next few events of each row at a call;
+      "midpoint", of second order, two calls a step; or as published:
+      "tau_leaping", exact in the number of events for the rates of the step's
+      start; "euler", first order in the step; "adaptive", which reveals as many
+      masks as tau-leaping but chooses the most confident ones.
+    confidence: which masks are revealed first, by the methods that choose; see
+      `draws.confidence` and `draws.order_before`. None: "spread" for "events",
+      "margin" for others.
+    insertions: how numbers of missing tokens are drawn; see `insertions`. None:
+      "thinned" where the head gives their law, else "rounded".
     window_scale: "adaptive" chooses K masks among the leftmost
       `floor(window_scale * K)` only. None: among all.
     max_window: upper limit of that window. None: no limit.
     temperature: temperature of the token posterior; 0 takes its mode.
     top_p: nucleus of the token posterior.
-    time_exponent: the steps end at `1 - (1 - i / steps) ** time_exponent`;
-      above 1 they shorten towards the end, where the hazards are large.
+    grid: where steps end, but for "events": evenly in "time"; at equal shares
+      of the "events" of a token; or these times, from 0 to 1.
+    time_exponent: the steps of grid "time" end at
+      `1 - (1 - i / steps) ** time_exponent`.
+    finish: last calls of a grid method that only reveal masks, evenly, most
+      confident first; what the grid leaves masked would else be revealed at
+      once.
+    group: "events" takes so many at a call at least, and fewer calls then.
+    insertion_cost: what an insertion counts for "events", where a reveal counts
+      1.
+    entropy_budget: "events" also reveals what lies within this sum of
+      entropies, in nats a call. None: what the clock says alone.
+    insert_budget: "events" also inserts up to so many tokens a call. None: what
+      the clock says alone.
+    corrections: number of times that finished rows are noised again, and
+      denoised.
+    correction_time: time to which they are noised, in (0, 1).
+    correction_calls: calls of each such round, out of `steps`. None: as many as
+      of the first.
     buckets: lengths of canvas that the loop is compiled for, ascending; L is
       added. It runs in the shortest that holds the longest row, and moves up as
       rows grow, which changes the cost and no sample. None: `default_buckets`,
@@ -38,13 +67,23 @@ class SamplerConfig:
   """
 
   steps: int
-  method: str = "tau_leaping"
-  confidence: str = "margin"
+  method: str = "events"
+  confidence: str | None = None
+  insertions: str | None = None
   window_scale: float | None = None
   max_window: int | None = None
   temperature: float = 1.0
   top_p: float = 1.0
+  grid: str | tuple[float, ...] = "time"
   time_exponent: float = 1.0
+  finish: int = 0
+  group: int = 1
+  insertion_cost: float = 1.0
+  entropy_budget: float | None = None
+  insert_budget: float | None = None
+  corrections: int = 0
+  correction_time: float = 0.5
+  correction_calls: int | None = None
   buckets: tuple[int, ...] | None = None
 
   def __post_init__(self):
@@ -53,52 +92,182 @@ class SamplerConfig:
         value = getattr(self, field)
         raise InputError(f"SamplerConfig.{field}={value!r} {rule}.")
 
-    methods = tuple(METHODS)
-    is_int = isinstance(self.steps, int) and not isinstance(self.steps, bool)
-    require(is_int and self.steps >= 1, "steps", "must be an int >= 1")
-    require(self.method in methods, "method", f"must be one of {methods}")
+    def is_int(value):
+      return isinstance(value, int) and not isinstance(value, bool)
+
+    def require_one_of(field, names):
+      require(getattr(self, field) in names, field, f"must be one of {names}")
+
+    require(is_int(self.steps) and self.steps >= 1, "steps", "must be an int >= 1")
+    require_one_of("method", tuple(METHODS))
+    orders = ORDERS if self.method == "events" else CONFIDENCES
+    require_one_of("confidence", (None, *orders))
+    require_one_of("insertions", (None, *INSERTIONS))
+    for method, fields in _ONLY.items():
+      for field in fields:
+        default = _DEFAULTS[field]
+        require(
+          self.method == method or getattr(self, field) == default,
+          field,
+          f'needs method="{method}"',
+        )
     require(
-      self.confidence in CONFIDENCES,
-      "confidence",
-      f"must be one of {CONFIDENCES}",
+      self.insertions != "published" or self.method != "events",
+      "insertions",
+      "needs a method of a grid",
     )
-    for field in ("window_scale", "max_window"):
+    for field in ("window_scale", "max_window", "insert_budget"):
       value = getattr(self, field)
-      require(
-        value is None or self.method == "adaptive",
-        field,
-        'needs method="adaptive"',
-      )
       require(value is None or value >= 1, field, "must be None or >= 1")
-    require(0 <= self.temperature < float("inf"), "temperature", "must be >= 0")
+    budget = self.entropy_budget
+    require(budget is None or budget > 0, "entropy_budget", "must be None or > 0")
+    require(0 <= self.temperature < math.inf, "temperature", "must be >= 0")
     require(0 < self.top_p <= 1, "top_p", "must be in (0, 1]")
-    require(
-      0 < self.time_exponent < float("inf"), "time_exponent", "must be > 0"
-    )
+    for field in ("time_exponent", "insertion_cost"):
+      require(0 < getattr(self, field) < math.inf, field, "must be > 0")
+    require(is_int(self.group) and self.group >= 1, "group", "must be an int >= 1")
+    self._check_grid(require, is_int)
+    self._check_rounds(require, is_int)
     if self.buckets is not None:
       buckets = tuple(self.buckets)
       object.__setattr__(self, "buckets", buckets)
       require(
-        all(isinstance(C, int) and C >= 1 for C in buckets)
+        all(is_int(C) and C >= 1 for C in buckets)
         and list(buckets) == sorted(set(buckets)),
         "buckets",
         "must be ascending ints >= 1",
       )
 
-  def times(self) -> np.ndarray:
-    """The times between the steps, f32[steps + 1], from 0 to 1."""
-    even = np.arange(self.steps + 1, dtype=np.float32) / self.steps
-    return 1 - (1 - even) ** np.float32(self.time_exponent)
+  def _check_grid(self, require, is_int):
+    """Checks the fields of the grid, and makes a tuple of its times."""
+    grid, num_steps = self.grid, self._num_steps(self._rounds[0])
+    require(num_steps >= 1, "steps", "are fewer than the calls of one step")
+    if not isinstance(grid, str):
+      grid = tuple(float(t) for t in grid)
+      object.__setattr__(self, "grid", grid)
+      require(
+        grid[0] == 0 and grid[-1] == 1 and list(grid) == sorted(set(grid)),
+        "grid",
+        f"must be one of {grids.NAMES}, or times that increase from 0 to 1",
+      )
+      wanted = num_steps - self.finish + 1
+      require(len(grid) == wanted, "grid", f"must have {wanted} times")
+    require(
+      not isinstance(grid, str) or grid in grids.NAMES,
+      "grid",
+      f"must be one of {grids.NAMES}, or times that increase from 0 to 1",
+    )
+    require(
+      is_int(self.finish) and 0 <= self.finish < num_steps,
+      "finish",
+      f"must be an int from 0 to {num_steps - 1}, one less than the steps",
+    )
+
+  def _check_rounds(self, require, is_int):
+    """Checks the fields of the corrections."""
+    require(
+      is_int(self.corrections) and self.corrections >= 0,
+      "corrections",
+      "must be an int >= 0",
+    )
+    require(0 < self.correction_time < 1, "correction_time", "must be in (0, 1)")
+    calls = self.correction_calls
+    require(
+      calls is None or (is_int(calls) and calls >= 1),
+      "correction_calls",
+      "must be None or an int >= 1",
+    )
+    least = min(self._num_steps(n) for n in self._rounds)
+    require(
+      least > self.finish,
+      "corrections",
+      f"leaves rounds of {self._rounds} of the {self.steps} calls: allow more"
+      " steps, or fewer",
+    )
+
+  @property
+  def _rounds(self) -> list[int]:
+    """Network calls of the first round, and of each correction."""
+    each = self.correction_calls
+    if each is None:
+      each = self.steps // (self.corrections + 1)
+    return [self.steps - self.corrections * each] + [each] * self.corrections
+
+  def _num_steps(self, calls: int) -> int:
+    return calls // METHODS[self.method](self).calls
+
+  def plan(self, path: JointInterpolant) -> "Plan":
+    """Lays out all steps: the rounds, their grids, and what is left of each."""
+    end, left, back_to = [], [], []
+    for i, calls in enumerate(self._rounds):
+      begin = self.correction_time if i else 0.0
+      n = self._num_steps(calls)
+      grid = grids.times(
+        self.grid, n - self.finish, path, begin, self.time_exponent
+      )
+      end += [*grid[1:], *[1.0] * self.finish]
+      left += range(n, 0, -1)
+      back_to += [begin if i else 1.0, *[1.0] * (n - 1)]
+    return Plan(
+      np.array(end, np.float32),
+      np.array(left, np.int32),
+      np.array(back_to, np.float32),
+    )
 
   def make_method(self) -> Method:
     """Builds the method that `method` names."""
     return METHODS[self.method](self)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+  """All steps of a run.
+
+  Attributes:
+    end: time at which each step ends by the grid, f32[steps].
+    left: steps left in its round, the step included, i32[steps].
+    back_to: time to which finished rows are noised before the step, f32[steps];
+      1 for none.
+  """
+
+  end: np.ndarray
+  left: np.ndarray
+  back_to: np.ndarray
+
+  @property
+  def goes_back(self) -> bool:
+    """Tells whether rows are noised at all."""
+    return bool((self.back_to < 1).any())
+
+
 METHODS: dict[str, Callable[[SamplerConfig], Method]] = {
-  "tau_leaping": lambda config: TauLeaping(),
-  "euler": lambda config: Euler(),
-  "adaptive": lambda config: Adaptive(
-    config.confidence, config.window_scale, config.max_window
+  "events": lambda config: Events(
+    config.confidence or "spread",
+    config.insertions,
+    config.group,
+    config.insertion_cost,
+    config.entropy_budget,
+    config.insert_budget,
   ),
+  "tau_leaping": lambda config: TauLeaping(
+    config.confidence or "margin", config.finish > 0, config.insertions
+  ),
+  "euler": lambda config: Euler(
+    config.confidence or "margin", config.finish > 0
+  ),
+  "adaptive": lambda config: Adaptive(
+    config.confidence or "margin",
+    config.finish > 0,
+    config.insertions,
+    config.window_scale,
+    config.max_window,
+  ),
+}
+# Fields that one method alone reads.
+_ONLY = {
+  "adaptive": ("window_scale", "max_window"),
+  "events": ("group", "insertion_cost", "entropy_budget", "insert_budget"),
+}
+_DEFAULTS = {
+  field.name: field.default for field in dataclasses.fields(SamplerConfig)
 }

@@ -13,8 +13,6 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from flexmdm_jax import gap_laws
-from flexmdm_jax.gap_laws import GapLaw
 from flexmdm_jax.kernels.token_sample import (
   TokenSamples,
   noise,
@@ -25,6 +23,9 @@ from flexmdm_jax.prediction import Features
 from flexmdm_jax.sampling.placement import on_axis
 
 CONFIDENCES = ("margin", "top_prob", "entropy", "position")
+# Orders that need no answer of the network, then those that do.
+ORDERS = ("spread", "random", "position", "margin", "top_prob", "entropy")
+_GOLDEN = 0.6180339887
 
 
 def draw_tokens(
@@ -138,6 +139,61 @@ def confidence(kind: str, drawn: TokenSamples) -> Float[Array, "*b C"]:
   }[kind]
 
 
+def order_before(
+  order: str,
+  key: Key[Array, ""],
+  masked: Bool[Array, " C"],
+  due: Float[Array, " C"],
+) -> Float[Array, " C"] | None:
+  """Scores masks by an order that needs no answer of the network.
+
+  "spread" takes masks that lie evenly apart, and so know least of each other,
+  at random otherwise: those whose `rank * golden ratio + U` has the smallest
+  fractional parts, of which the first r are nearly even for every r.
+
+  Args:
+    order: one of `ORDERS`.
+    key: one key.
+    masked: the masks of one row.
+    due: the times at which they are to be revealed.
+
+  Returns:
+    Scores, of which the higher goes first; None for an order by confidence.
+  """
+  if order == "spread":
+    rank = jnp.cumsum(masked) - 1
+    turn = rank.astype(jnp.float32) * _GOLDEN + jax.random.uniform(key)
+    return jnp.floor(turn) - turn
+  if order == "random":
+    return -due
+  if order == "position":
+    return -jnp.arange(masked.size, dtype=jnp.float32)
+  return None
+
+
+def within_budget(
+  masked: Bool[Array, " C"],
+  score: Float[Array, " C"],
+  entropy: Float[Array, " C"],
+  budget: float,
+) -> Int[Array, ""]:
+  """Counts the masks that an entropy budget allows, highest scores first.
+
+  Args:
+    masked: the masks of one row.
+    score: see `confidence`.
+    entropy: entropy of each mask's posterior, in nats.
+    budget: the largest sum of entropies but for the largest of them, in nats:
+      it bounds the information that tokens drawn together have of each other.
+
+  Source: arXiv 2505.24857, "entropy bounded unmasking".
+  """
+  order = jnp.argsort(jnp.where(masked, -score, jnp.inf), stable=True)
+  entropy = jnp.where(masked, entropy, 0.0)[order]
+  spent = jnp.cumsum(entropy) - jax.lax.cummax(entropy)
+  return jnp.sum((spent <= budget) & masked[order], dtype=jnp.int32)
+
+
 def leftmost(
   masked: Bool[Array, " C"], count: Int[Array, ""]
 ) -> Bool[Array, " C"]:
@@ -165,25 +221,3 @@ def bernoulli_insertions(
   """Draws one mask or none for each gap; for Euler steps."""
   coin = jax.random.uniform(key, probability.shape)
   return (coin < probability).astype(jnp.int32)
-
-
-def thinned_insertions(
-  key: Key[Array, ""],
-  log_gaps: Float[Array, " G"],
-  law: GapLaw | None,
-  probability: Float[Array, ""],
-) -> Int[Array, " G"]:
-  """Draws how many of each gap's missing tokens come within the step.
-
-  Args:
-    key: one key.
-    log_gaps: log of the expected numbers of missing tokens.
-    law: the law of these numbers, or None: then they are taken as Poisson.
-    probability: chance that a missing token comes; the same for each.
-  """
-  if law is not None:
-    return law.thin(key, probability)
-  # The paper takes the integrated hazard for the probability. It is larger, and
-  # the rates do not fall as the step inserts: a perfect denoiser of rows of 39
-  # tokens then made 47.1 on average with 32 calls, and 43.0 so.
-  return gap_laws.poisson(key, probability * jnp.exp(log_gaps))

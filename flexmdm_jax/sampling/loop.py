@@ -34,7 +34,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
@@ -44,6 +44,7 @@ from flexmdm_jax.sampling.canvas import Canvas, canvas_widths
 from flexmdm_jax.sampling.chain import Chain
 from flexmdm_jax.sampling.config import SamplerConfig
 from flexmdm_jax.sampling.placement import Placement
+from flexmdm_jax.sampling.step import Turn
 from flexmdm_jax.vocab import Vocab
 
 
@@ -62,12 +63,14 @@ class Samples(NamedTuple):
     length: their numbers of tokens.
     truncated: rows that wanted more room than L at some step. They kept what
       fitted.
+    calls: network calls that each row needed.
     trace: the states on the way, if asked for.
   """
 
   tokens: Int[Array, "B L"]
   length: Int[Array, " B"]
   truncated: Bool[Array, " B"]
+  calls: Int[Array, " B"]
   trace: Trace | None = None
 
 
@@ -167,7 +170,7 @@ def in_batches(
     batch = Start(*(np.asarray(x)[rows] for x in start))
     samples = draw(keys[rows], start=batch)
     real = min(batch_size, N - first)
-    done.append([np.asarray(x)[:real] for x in samples[:3]])
+    done.append([np.asarray(x)[:real] for x in samples[:4]])
   return Samples(*(np.concatenate(x) for x in zip(*done, strict=True)))
 
 
@@ -191,7 +194,9 @@ class _Progress(NamedTuple):
 
   steps: Int[Array, ""]
   canvas: Canvas
+  time: Float[Array, " B"]
   truncated: Bool[Array, " B"]
+  calls: Int[Array, " B"]
   overflow: Bool[Array, ""]
   trace: Trace | None
 
@@ -213,7 +218,7 @@ def _sample(key, denoiser, start, interpolant, vocab, config, trace, placement):
   )
   if placement is not None:
     frames = Trace(placement.rows(1), placement.rows(1)) if trace else None
-    run = placement.by_rows(run, Samples(*[placement.rows()] * 3, frames))
+    run = placement.by_rows(run, Samples(*[placement.rows()] * 4, frames))
   return run(key, denoiser, start)
 
 
@@ -222,9 +227,12 @@ def _sample_rows(
 ) -> Samples:
   """Samples the rows of one device, or of those that split the vocabulary."""
   B, L = start.tokens.shape
+  method = config.make_method()
+  plan = config.plan(interpolant)
+  num_steps = len(plan.left)
   step = functools.partial(
     _step,
-    method=config.make_method(),
+    method=method,
     chain=Chain(
       denoiser,
       interpolant,
@@ -234,21 +242,27 @@ def _sample_rows(
       vocab_axis,
     ),
     # [steps, B]
-    keys=jax.vmap(lambda k: jax.random.split(k, config.steps), out_axes=1)(key),
-    times=jnp.asarray(config.times()),
+    keys=jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(key),
+    plan=plan,
     L=L,
   )
   state = _Progress(
     jnp.int32(0),
     Canvas.of(start),
+    jnp.zeros(B),
     jnp.zeros(B, bool),
+    jnp.zeros(B, jnp.int32),
     jnp.array(False),
-    _begin_trace(start, config.steps) if trace else None,
+    _begin_trace(start, num_steps) if trace else None,
   )
   for C in canvas_widths(config.buckets, denoiser, L):
-    state = _on_canvas(C, state, step, config.steps, vocab)
+    state = _on_canvas(C, state, step, num_steps, vocab)
   return Samples(
-    state.canvas.tokens, state.canvas.length, state.truncated, state.trace
+    state.canvas.tokens,
+    state.canvas.length,
+    state.truncated,
+    state.calls,
+    state.trace,
   )
 
 
@@ -272,18 +286,40 @@ def _on_canvas(
   return after._replace(canvas=canvas)
 
 
-def _step(state: _Progress, *, method, chain, keys, times, L) -> _Progress:
+def _step(state: _Progress, *, method, chain, keys, plan, L) -> _Progress:
   """Takes one step; one that does not fit a canvas below L is undone."""
   i, before = state.steps, state.canvas
-  moved, full = method.step(chain, keys[i], before, times[i], times[i + 1])
-  overflow = jnp.any(full) & (before.width < L)
-  canvas = _choose(overflow, before, moved)
+  key, start = keys[i], state.time
+  if plan.goes_back:
+    key, noise_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
+    back = jnp.asarray(plan.back_to)[i]
+    before, start = jax.lax.cond(
+      back < 1.0,
+      lambda: (
+        chain.noise(noise_key, before, back),
+        jnp.full_like(start, back),
+      ),
+      lambda: (before, start),
+    )
+  turn = Turn(
+    start, jnp.asarray(plan.end)[i], jnp.asarray(plan.left)[i], L
+  )
+  moved = method.step(chain, key, before, turn)
+  overflow = jnp.any(moved.full) & (before.width < L)
+  canvas = _choose(overflow, state.canvas, moved.canvas)
   i = jnp.where(overflow, i, i + 1)
   trace = state.trace
   if trace is not None:
     trace = _record(trace, i, canvas.widen(L, chain.vocab))
-  truncated = state.truncated | (full & ~overflow)
-  return _Progress(i, canvas, truncated, overflow, trace)
+  return _Progress(
+    i,
+    canvas,
+    jnp.where(overflow, state.time, moved.time),
+    state.truncated | (moved.full & ~overflow),
+    state.calls + jnp.where(overflow, 0, moved.calls),
+    overflow,
+    trace,
+  )
 
 
 def _choose(first: Bool[Array, ""], a: Canvas, b: Canvas) -> Canvas:

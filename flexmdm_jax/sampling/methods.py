@@ -1,16 +1,15 @@
-"""The sampler's methods: how the rows get from time `s` to `u`.
+"""The paper's methods, whose steps end at the times of a grid.
 
-A method is a small frozen object with a `step`. Those here call the network
-once a step, with the rates of its start: they are an `OneCall` that says which
-tokens it wants, which masks it reveals, and how many it inserts. Another kind
-of method, of two calls or with a corrector, writes a `step` of its own.
+They call the network once a step, with the rates of its start: a method is an
+`OneCall` that says which tokens it wants, which masks it reveals, and how many
+it inserts.
 
 Source: arXiv 2509.01025, "sampling algorithms".
 """
 
 import abc
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,36 +19,10 @@ from flexmdm_jax.gap_laws import GapLaw
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.kernels.token_sample import TokenSamples
 from flexmdm_jax.prediction import insert_rates
-from flexmdm_jax.sampling import draws
+from flexmdm_jax.sampling import draws, insertions
 from flexmdm_jax.sampling.canvas import Canvas
 from flexmdm_jax.sampling.chain import Chain
-
-
-class Method(Protocol):
-  """A way to simulate the chain; a hashable value."""
-
-  def step(
-    self,
-    chain: Chain,
-    keys: Key[Array, " B"],
-    canvas: Canvas,
-    s: Float[Array, ""],
-    u: Float[Array, ""],
-  ) -> tuple[Canvas, Bool[Array, " B"]]:
-    """Takes the rows from time `s` to `u`.
-
-    Args:
-      chain: what is simulated.
-      keys: a key for each row. A row's result depends on its own alone, and not
-        on the width of the canvas: a step that does not fit is undone and
-        repeated on a longer one.
-      canvas: the rows at time `s`.
-      s: time at which the step starts, in [0, 1].
-      u: time at which it ends; at 1 every mask is revealed, none inserted.
-
-    Returns:
-      The rows at time `u`, and which of them wanted more room than there is.
-    """
+from flexmdm_jax.sampling.step import Moved, Turn
 
 
 class _Plan(NamedTuple):
@@ -65,17 +38,29 @@ class _Plan(NamedTuple):
   wanted: Bool[Array, "B C"]
   open_gaps: Bool[Array, "B C+1"]
 
-  def moves(self) -> Bool[Array, ""]:
-    """Tells whether anything can change in any row."""
-    return jnp.any(self.wanted) | jnp.any(self.open_gaps)
+  def moves(self) -> Bool[Array, " B"]:
+    """Tells whether anything can change in each row."""
+    return jnp.any(self.wanted, axis=1) | jnp.any(self.open_gaps, axis=1)
 
 
+@dataclasses.dataclass(frozen=True)
 class OneCall(abc.ABC):
   """A method that calls the network once a step, or not at all.
 
   Its events are drawn first: they tell which positions want a token, and
   whether the network has to be called. The functions below are of one row.
+
+  Attributes:
+    confidence: what masks are ranked by where it matters which are revealed;
+      see `draws.confidence`.
+    finish: whether the run has steps at time 1, which reveal an even share of
+      the masks each. The grid's last step then inserts what is missing, and
+      reveals none.
   """
+
+  confidence: str = "margin"
+  finish: bool = False
+  calls = 1
 
   @abc.abstractmethod
   def unmask_probability(
@@ -122,53 +107,78 @@ class OneCall(abc.ABC):
     """Draws the number of masks to insert in each gap, as if all were open."""
 
   def step(
-    self,
-    chain: Chain,
-    keys: Key[Array, " B"],
-    canvas: Canvas,
-    s: Float[Array, ""],
-    u: Float[Array, ""],
-  ) -> tuple[Canvas, Bool[Array, " B"]]:
-    """Takes the rows from time `s` to `u`; see `Method`."""
+    self, chain: Chain, keys: Key[Array, " B"], canvas: Canvas, turn: Turn
+  ) -> Moved:
+    """Takes the rows to the end of the step; see `step.Method`."""
+    s, u = turn.start, turn.end
     token_keys, reveal_keys, insert_keys = jnp.moveaxis(
       jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0
     )
-    plan = self._plan(chain, reveal_keys, canvas, s, u)
+    plan = self._plan(chain, reveal_keys, canvas, turn)
 
     def move(canvas):
       answer = chain.ask(token_keys, canvas, s, plan.wanted)
       reveal = jax.vmap(self.reveals)(plan.wanted, plan.due, answer.drawn)
-      insertions = jax.vmap(lambda *row: self.inserts(*row, chain.path, s, u))(
+      if self.finish:
+        share = jax.vmap(self._even_share, (0, 0, None))(
+          plan.wanted, answer.drawn, turn.left
+        )
+        reveal = jnp.where(s[0] >= 1, share, reveal)
+      inserted = jax.vmap(lambda *row: self.inserts(*row, chain.path, s[0], u))(
         insert_keys, answer.log_gaps, answer.law
       )
       return chain.move(
         canvas,
         jnp.where(reveal, answer.drawn.token, -1),
-        jnp.where(plan.open_gaps, insertions, 0),
+        jnp.where(plan.open_gaps, inserted, 0),
       )
 
     def stay(canvas):
       return canvas, jnp.zeros(canvas.length.shape, bool)
 
-    return jax.lax.cond(plan.moves(), move, stay, canvas)
+    moves = plan.moves()
+    moved, full = jax.lax.cond(jnp.any(moves), move, stay, canvas)
+    return Moved(
+      moved, jnp.broadcast_to(u, s.shape), full, moves.astype(jnp.int32)
+    )
 
-  def _plan(self, chain, keys, canvas, s, u) -> _Plan:
+  def _plan(self, chain, keys, canvas, turn: Turn) -> _Plan:
     """Draws the events of the step; no network is called."""
-    last = u >= 1.0
+    s, u = turn.start[0], turn.end
+    last = turn.left == 1
     masked = canvas.masked(chain.vocab)
     chance = self.unmask_probability(chain.path, s, u)
     chance = jnp.where(last, 1.0, jnp.clip(chance, 0.0, 1.0))
     coins = jax.vmap(lambda key: jax.random.uniform(key, (canvas.width,)))(keys)
     due = masked & (coins < chance)
-    # In the last step every mask is due, and no method may leave one out.
-    wanted = jnp.where(last, masked, jax.vmap(self.wants)(masked, due))
     inserts = ~last & (self.insert_probability(chain.path, s, u) > 0)
+    if self.finish:
+      due, inserts = due & (last | (u < 1)), inserts & (s < 1)
+    wants = jax.vmap(self.wants)(masked, due)
+    # In the last step every mask is due, and no method may leave one out.
+    all_of_them = last | (s >= 1) if self.finish else last
+    wanted = jnp.where(all_of_them, masked, wants)
     return _Plan(due, wanted, canvas.open_gaps() & inserts)
+
+  def _even_share(
+    self, masked: Bool[Array, " C"], drawn: TokenSamples, left: Int[Array, ""]
+  ) -> Bool[Array, " C"]:
+    """Marks the most confident masks, as many as each step left must reveal."""
+    count = (jnp.sum(masked, dtype=jnp.int32) + left - 1) // left
+    return draws.most_confident(
+      masked, draws.confidence(self.confidence, drawn), count
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TauLeaping(OneCall):
-  """Takes all events of a step, at the rates of its start."""
+  """Takes all events of a step, at the rates of its start.
+
+  Attributes:
+    insertions: how numbers of missing tokens are drawn; see `insertions`.
+  """
+
+  insertions: str | None = None
 
   def unmask_probability(self, path, s, u):
     """Probability that a mask's event falls into the step, exactly."""
@@ -179,9 +189,11 @@ class TauLeaping(OneCall):
     return path.insertion.jump(s, u)
 
   def inserts(self, key, log_gaps, law, path, s, u):
-    """Thins the law of the missing tokens, or draws Poisson numbers."""
-    chance = self.insert_probability(path, s, u)
-    return draws.thinned_insertions(key, log_gaps, law, chance)
+    """Draws how many of the missing tokens come within the step."""
+    kind = insertions.choose(self.insertions, law)
+    chance = path.insertion.jump(s, u)
+    hazard = path.insertion.integrated_hazard(s, u)
+    return insertions.draw(key, kind, log_gaps, law, chance, hazard)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,13 +201,11 @@ class Adaptive(TauLeaping):
   """Reveals as many masks as tau-leaping does, but the most confident ones.
 
   Attributes:
-    confidence: what masks are ranked by; see `draws.confidence`.
     window_scale: K masks are chosen among the leftmost
       `floor(window_scale * K)` only. None: among all.
     max_window: upper limit of that window. None: no limit.
   """
 
-  confidence: str = "margin"
   window_scale: float | int | None = None
   max_window: int | None = None
 
