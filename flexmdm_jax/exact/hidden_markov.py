@@ -235,7 +235,9 @@ class HiddenMarkovDenoiser:
       right = jnp.where(inside, _scaled(after * seen), right)
       return right, (right, after)
 
-    _, (right, after) = jax.lax.scan(backward, end, (seen, inside), reverse=True)
+    _, (right, after) = jax.lax.scan(
+      backward, end, (seen, inside), reverse=True
+    )
     right = jnp.concatenate([right, end[None]])
 
     posterior = (before * after * any_token) @ self.emissions
@@ -303,7 +305,9 @@ def markov_law(
     transitions += np.kron(np.eye(stages, k=1), on)
     initial = np.zeros(stages * phases)
     initial[:phases] = 1 / phases
-    return HiddenMarkovLaw(initial, transitions, np.tile(emissions, (stages, 1)))
+    return HiddenMarkovLaw(
+      initial, transitions, np.tile(emissions, (stages, 1))
+    )
 
   low, high = 1e-4, 1.0
   if not law(high).mean_length() < mean_length < law(low).mean_length():
