@@ -210,7 +210,7 @@ class HiddenMarkovLaw:
   data_fields=["chain", "emissions", "powers"],
   meta_fields=["insertion"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class HiddenMarkovDenoiser:
   """The exact posterior of a `HiddenMarkovLaw`.
 
@@ -242,7 +242,7 @@ class HiddenMarkovDenoiser:
     (L,), (K, V) = tokens.shape, self.emissions.shape
     inside = jnp.arange(L) < length
     # Likelihood of each token by its phase; a mask may be any.
-    any_token = jnp.arange(K) < K - 2
+    any_token = jnp.where(jnp.arange(K) < K - 2, 1.0, 0.0)
     clean = (inside & (tokens < V))[:, None]
     seen = self.emissions.T[jnp.clip(tokens, 0, V - 1)]
     seen = jnp.where(clean, seen, any_token)
@@ -285,7 +285,7 @@ class HiddenMarkovDenoiser:
       return Prediction(token_logits, jnp.log(mean))
     pairs = (left[:, :, None] * right[:, None, :]).reshape(L + 1, K * K)
     weights = pairs @ self.powers.reshape(-1, K * K).T
-    count = jnp.arange(len(self.powers))
+    count = jnp.arange(len(self.powers), dtype=jnp.float32)
     law = jnp.log(weights) + jnp.where(count > 0, count * jnp.log(q), 0.0)
     # Nothing is missing beyond the length, and in a row that cannot be.
     none = jnp.where(count > 0, -jnp.inf, 0.0)

@@ -75,7 +75,7 @@ class Embedding(NamedTuple):
   data_fields=["row", "log_weight", "tokens", "gaps"],
   meta_fields=["insertion", "gap_law", "one_time"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ShortDenoiser:
   """The exact posterior of a `ShortLaw`, by the number k of absent tokens.
 
