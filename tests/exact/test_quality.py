@@ -20,7 +20,9 @@ from flexmdm_jax.tasks.markov.law import MarkovLanguage
 from tests.laws import PAPER, VOCAB
 
 PAIR = ShortLaw({"0": 0.5, "01": 0.5}, VOCAB, 2)
-LANGUAGE = markov_law(symbols=3, phases=3, stages=2, mean_length=7.0)
+LANGUAGE = markov_law(
+  symbols=3, phases=3, stages=2, mean_length=7.0, max_length=24
+)
 LINEAR = fm.JointInterpolant(Linear(), Linear())
 
 
@@ -94,20 +96,21 @@ def test_nothing_possible():
   assert distance.excess_error is None
 
 
-STEPS = [fm.SamplerConfig(steps=n) for n in (2, 32)]
+# One canvas compiles once.
+STEPS = [fm.SamplerConfig(steps=n, buckets=()) for n in (2, 16)]
 
 
 @pytest.fixture(scope="module")
 def rows():
   return sampler_quality(
-    LANGUAGE, LINEAR, {"tau": STEPS}, num=1500, batch_size=1000
+    LANGUAGE, LINEAR, {"tau": STEPS}, num=1000, batch_size=600
   )
 
 
 def test_more_calls_come_closer(rows):
   coarse, fine = (row.distance for row in rows)
-  assert [(row.name, row.calls) for row in rows] == [("tau", 2), ("tau", 32)]
-  assert coarse.num == fine.num == 1500
+  assert [(row.name, row.calls) for row in rows] == [("tau", 2), ("tau", 16)]
+  assert coarse.num == fine.num == 1000
   assert coarse.bigram_tv > 2 * fine.bigram_tv
   assert coarse.excess > 4 * coarse.excess_error
   assert fine.length_ks < 2.5 * fine.floor.length_ks
@@ -117,25 +120,21 @@ def test_more_calls_come_closer(rows):
   assert json.loads(json.dumps(asdict)) == asdict
 
 
-def test_own_denoiser_and_another_path(rows):
-  # The exact one, as a user's: a function, on its own path and on another.
+def test_own_denoiser_on_another_path():
+  # The exact one, as a user's: a plain function.
   exact = LANGUAGE.denoiser(LINEAR.insertion, gap_law=True)
-  same, other = (
-    sampler_quality(
-      LANGUAGE,
-      LINEAR,
-      {"mine": STEPS[1]},
-      num=1500,
-      batch_size=1000,
-      path=path,
-      denoiser=lambda *state: exact(*state),
-    )[0].distance
-    for path in (LINEAR, fm.lengths_first(0.5))
+  (row,) = sampler_quality(
+    LANGUAGE,
+    LINEAR,
+    {"mine": STEPS[1]},
+    num=600,
+    path=fm.lengths_first(0.5),
+    denoiser=lambda *state: exact(*state),
   )
-  # The order of sums differs, as its canvas is as wide as L from the start.
-  assert same.mean_length == pytest.approx(rows[1].distance.mean_length, 1e-2)
-  assert other.length_ks < 2.5 * other.floor.length_ks
-  assert other.bigram_tv < 3 * other.floor.bigram_tv
+  distance = row.distance
+  assert distance.length_ks < 2.5 * distance.floor.length_ks
+  assert distance.bigram_tv < 3 * distance.floor.bigram_tv
+  assert abs(distance.excess) < 4 * distance.excess_error
 
 
 def test_a_wrong_denoiser_is_seen():
@@ -145,7 +144,7 @@ def test_a_wrong_denoiser_is_seen():
     return fm.Prediction(logits, jnp.zeros((B, L + 1)))
 
   (row,) = sampler_quality(
-    LANGUAGE, LINEAR, {"wrong": STEPS[1]}, num=500, denoiser=wrong
+    LANGUAGE, LINEAR, {"wrong": STEPS[1]}, num=300, denoiser=wrong
   )
   assert row.distance.bigram_tv > 10 * row.distance.floor.bigram_tv
   assert row.distance.excess > 10 * row.distance.excess_error
