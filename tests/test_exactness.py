@@ -1,6 +1,6 @@
 """With a perfect denoiser, the sampler's law is the data law.
 
-Exact posteriors of small laws (tests/exact.py) leave two sources of error: the
+Exact posteriors of small laws (tests/laws.py) leave two sources of error: the
 noise of the sample, and the time step, whose bias vanishes with it.
 """
 
@@ -18,9 +18,10 @@ import scipy.stats
 
 import flexmdm_jax as fm
 from flexmdm_jax import likelihood
+from flexmdm_jax.exact.short import ShortDenoiser
 from flexmdm_jax.schedules import Cosine, Linear, Power, Sine
-from tests import exact
-from tests.exact import VOCAB, L, quick_jit
+from tests import laws
+from tests.laws import VOCAB, L, quick_jit
 
 LINEAR = fm.JointInterpolant(Linear(), Linear())
 
@@ -45,7 +46,7 @@ INTERPOLANTS = {
 # the way must look like (3 is the mask).
 CONDITIONALS = {
   "prompt": (
-    exact.Law(
+    laws.Law(
       {
         ("01", (0, 1)): 0.2,
         ("010", (0, 1)): 0.3,
@@ -57,7 +58,7 @@ CONDITIONALS = {
     "01.*",
   ),
   "infill": (
-    exact.Law(
+    laws.Law(
       {
         ("011", (0, 1, 2)): 0.3,
         ("00011", (0, 3, 4)): 0.3,
@@ -69,7 +70,7 @@ CONDITIONALS = {
     "0.*11",
   ),
   "holes": (
-    exact.Law(
+    laws.Law(
       {
         ("221", (0, 1, 2)): 0.1,
         ("02211", (1, 2, 4)): 0.3,
@@ -83,7 +84,7 @@ CONDITIONALS = {
   ),
   # One sequence holds the anchors in several places.
   "anchors": (
-    exact.Law(
+    laws.Law(
       {
         ("01", (0, 1)): 0.15,
         ("0101", (0, 1)): 0.15,
@@ -146,7 +147,7 @@ def forward_error(law, name, t, factor=1.0):
   interpolant = INTERPOLANTS[name][0]
   rates = all_rates(
     law.denoiser(interpolant.insertion),
-    *exact.pack(law.states),
+    *laws.pack(law.states),
     jnp.float32(t),
     interpolant,
   )
@@ -160,9 +161,9 @@ def forward_error(law, name, t, factor=1.0):
 
 
 def test_exit_rate_counts_masks_and_missing_tokens():
-  law, t = exact.PAPER, 0.3
+  law, t = laws.PAPER, 0.3
   denoiser = law.denoiser(Linear())
-  tokens, length = exact.pack(law.states)
+  tokens, length = laws.pack(law.states)
   rates = all_rates(denoiser, tokens, length, jnp.float32(t), LINEAR)
   log_gaps = denoiser(tokens, length, jnp.full(len(length), t)).log_gaps
   masks = (tokens == VOCAB.mask).sum(axis=1)
@@ -180,8 +181,8 @@ def test_exit_rate_counts_masks_and_missing_tokens():
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
 def test_forward_equation(name, t):
   # float32 rates of up to 40 have an error of 1e-6 of that.
-  assert forward_error(exact.PAPER, name, t) < 2e-5
-  assert forward_error(exact.PAPER, name, t, factor=1.1) > 1e-3
+  assert forward_error(laws.PAPER, name, t) < 2e-5
+  assert forward_error(laws.PAPER, name, t, factor=1.1) > 1e-3
 
 
 @pytest.mark.parametrize("name", CONDITIONALS)
@@ -192,7 +193,7 @@ def test_forward_equation_with_frozen_tokens(name):
 
 def test_noised_states_follow_the_marginal():
   num, t, name = 20_000, 0.6, "power"
-  law, interpolant = exact.PAPER, INTERPOLANTS[name][0]
+  law, interpolant = laws.PAPER, INTERPOLANTS[name][0]
   tokens, length = rows(law, num)
 
   @jax.jit
@@ -202,8 +203,8 @@ def test_noised_states_follow_the_marginal():
     return fm.noise(tokens, length, *times, jnp.float32(t), VOCAB)
 
   noised = state(jax.random.split(jax.random.key(0), num), tokens, length)
-  code = exact.encode(np.asarray(noised.tokens), np.asarray(noised.length))
-  counts = (code[:, None] == exact.encode(*exact.pack(law.states))).sum(axis=0)
+  code = laws.encode(np.asarray(noised.tokens), np.asarray(noised.length))
+  counts = (code[:, None] == laws.encode(*laws.pack(law.states))).sum(axis=0)
   expected = num * marginal(law, name, t)
   assert counts.sum() == num
   assert scipy.stats.chisquare(counts, expected).pvalue > 1e-3
@@ -213,7 +214,7 @@ def rows(law, num):
   """(tokens, length) of `num` clean rows in proportion to the law."""
   counts = [round(num * item.probability) for item in law.items]
   assert sum(counts) == num
-  return exact.pack(
+  return laws.pack(
     [
       item.tokens
       for item, n in zip(law.items, counts, strict=True)
@@ -236,10 +237,10 @@ THINNED = dict(gap_law=True, time_exponent=2.0, steps=128)
 def test_bias_vanishes_with_the_step(method):
   # At 128 steps it is 0.050, 0.039, 0.041: nearly all of it insertions that
   # a step makes twice.
-  coarse = draw_from(exact.PAPER, EMPTY, method=method, steps=8)
-  fine = draw_from(exact.PAPER, EMPTY, method=method, steps=128)
-  assert exact.PAPER.tv(fine) < 6 / 128 + exact.PAPER.floor(NUM)
-  assert exact.PAPER.tv(coarse) > 5 * exact.PAPER.tv(fine)
+  coarse = draw_from(laws.PAPER, EMPTY, method=method, steps=8)
+  fine = draw_from(laws.PAPER, EMPTY, method=method, steps=128)
+  assert laws.PAPER.tv(fine) < 6 / 128 + laws.PAPER.floor(NUM)
+  assert laws.PAPER.tv(coarse) > 5 * laws.PAPER.tv(fine)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,7 @@ def test_bias_vanishes_with_the_step(method):
   ids=["tau_leaping", "margin", "top_prob", "entropy", "position", "window"],
 )
 def test_every_order_samples_the_law(method):
-  law = exact.THREE
+  law = laws.THREE
   samples = draw_from(law, EMPTY, **method, **THINNED)
   assert law.tv(samples) < 3 / 128 + law.floor(NUM)
   assert law.p_value(samples) > 1e-3
@@ -268,14 +269,14 @@ def test_frozen_tokens(name):
   samples = draw_from(law, start, method="adaptive", **THINNED)
   assert law.tv(samples) < 2 / 128 + law.floor(NUM)
   assert law.p_value(samples) > 1e-3
-  states = exact.texts(*map(np.asarray, samples.trace))
+  states = laws.texts(*map(np.asarray, samples.trace))
   assert len(states) > 10
   assert all(re.fullmatch(pattern, state) for state in states)
 
 
 def general_start(given, holes):
   """`NUM` rows of frozen tokens, with the gaps in `holes` open."""
-  tokens, length = exact.pack([tuple(map(int, given))] * NUM)
+  tokens, length = laws.pack([tuple(map(int, given))] * NUM)
   return fm.Start(
     tokens=jnp.asarray(tokens),
     length=jnp.asarray(length),
@@ -287,7 +288,7 @@ def general_start(given, holes):
 
 
 def test_rows_may_fill_up():
-  law = exact.FULL
+  law = laws.FULL
   thinned = draw_from(law, EMPTY, method="tau_leaping", **THINNED)
   assert law.tv(thinned) < 3 / 128 + law.floor(NUM)
   assert law.p_value(thinned) > 1e-3
@@ -307,14 +308,14 @@ def test_rows_may_fill_up():
 )
 def test_fixed_length_mdm(method):
   samples = draw_from(
-    exact.FIXED,
+    laws.FIXED,
     fm.mask_start(NUM, L, VOCAB),
     interpolant=fm.MDM(Linear()),
     method=method,
     steps=128,
   )
   assert (samples.length == L).all()
-  assert exact.FIXED.tv(samples) < 4 / 128 + exact.FIXED.floor(NUM)
+  assert laws.FIXED.tv(samples) < 4 / 128 + laws.FIXED.floor(NUM)
 
 
 def expected_bound(law, denoiser, interpolant, kind, num=1000):
@@ -337,15 +338,15 @@ def expected_bound(law, denoiser, interpolant, kind, num=1000):
   ("law", "interpolant", "kind", "expected"),
   [
     # By summation over all states; the entropy is 1.4964.
-    (exact.PAPER, LINEAR, "paper", 2.7403),
+    (laws.PAPER, LINEAR, "paper", 2.7403),
     # Without insertions the bound of a perfect model is its entropy.
-    (exact.FIXED, fm.MDM(Linear()), "paper", 1.2799),
-    (exact.FIXED, fm.MDM(Linear()), "tight", 1.2799),
+    (laws.FIXED, fm.MDM(Linear()), "paper", 1.2799),
+    (laws.FIXED, fm.MDM(Linear()), "tight", 1.2799),
     # So it is with them, if states are compared rather than embeddings.
-    (exact.PAPER, LINEAR, "tight", 1.4964),
-    (exact.PAPER, INTERPOLANTS["power"][0], "tight", 1.4964),
-    (exact.THREE, LINEAR, "tight", 1.5445),
-    (exact.FULL, INTERPOLANTS["sine_cosine"][0], "tight", 1.4185),
+    (laws.PAPER, LINEAR, "tight", 1.4964),
+    (laws.PAPER, INTERPOLANTS["power"][0], "tight", 1.4964),
+    (laws.THREE, LINEAR, "tight", 1.5445),
+    (laws.FULL, INTERPOLANTS["sine_cosine"][0], "tight", 1.4185),
   ],
 )
 def test_bound_of_a_perfect_model(law, interpolant, kind, expected):
@@ -358,8 +359,8 @@ def test_bound_of_a_perfect_model(law, interpolant, kind, expected):
 def test_bound_with_aligned_targets_alone(monkeypatch):
   # What is left above the entropy is that of the tokens' posteriors.
   monkeypatch.setattr(likelihood, "tight_terms", fm.elbo_terms)
-  denoiser = exact.PAPER.denoiser(Linear(), one_time=False)
-  mean, error, _ = expected_bound(exact.PAPER, denoiser, LINEAR, "tight")
+  denoiser = laws.PAPER.denoiser(Linear(), one_time=False)
+  mean, error, _ = expected_bound(laws.PAPER, denoiser, LINEAR, "tight")
   assert abs(mean - 1.9361) < 4 * error < 0.1
 
 
@@ -368,7 +369,7 @@ def test_bound_with_aligned_targets_alone(monkeypatch):
 class Spoiled:
   """A denoiser that is wrong about tokens and gaps."""
 
-  exact: exact.Denoiser
+  exact: ShortDenoiser
 
   def __call__(self, tokens, length, t):
     token_logits, log_gaps, *_ = self.exact(tokens, length, t)
@@ -407,7 +408,7 @@ def log_probabilities(law, denoiser, room):
   p = np.zeros(size)
   p[index[()]] = 1.0
   left = np.linspace(1, 0.01, 200) ** 3
-  state = exact.pack(strings)
+  state = laws.pack(strings)
   for s, u in itertools.pairwise(1 - left):
     middle = (s + u) / 2
     rates = all_rates(denoiser, *state, jnp.float32(middle), LINEAR)
@@ -424,7 +425,7 @@ def log_probabilities(law, denoiser, room):
 
 @pytest.mark.slow
 def test_bound_is_never_below_minus_log_p():
-  law = exact.PAPER
+  law = laws.PAPER
   perfect = law.denoiser(Linear(), one_time=False)
   # The chain itself: of a perfect model, p is the data's.
   np.testing.assert_allclose(

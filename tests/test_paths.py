@@ -16,8 +16,8 @@ from flexmdm_jax.schedules import (
   Sine,
   Window,
 )
-from tests import exact
-from tests.exact import VOCAB, L, quick_jit
+from tests import laws
+from tests.laws import VOCAB, L, quick_jit
 from tests.test_exactness import EMPTY, NUM, rows
 
 TRAINED = fm.JointInterpolant(Power(1.7), Power(2.89))
@@ -63,7 +63,7 @@ def test_clock_is_differentiable(path):
 
 
 def test_its_own_path_changes_nothing():
-  denoiser = exact.PAPER.denoiser(TRAINED.insertion)
+  denoiser = laws.PAPER.denoiser(TRAINED.insertion)
   assert fm.on_path(denoiser, TRAINED, TRAINED) is denoiser
 
 
@@ -122,13 +122,13 @@ def expected_terms(law, path, num=1000):
 
 @every_path
 def test_bound_of_a_perfect_model_is_the_entropy_on_every_path(path):
-  *_, (total, error) = expected_terms(exact.PAPER, path)
+  *_, (total, error) = expected_terms(laws.PAPER, path)
   assert error < 0.02
   assert abs(total - 1.4964) < 4 * error
 
 
 def test_lengths_first_parts_are_the_length_and_the_tokens_given_it():
-  law = exact.THREE
+  law = laws.THREE
   lengths = {}
   for tokens, p in law.outcomes.items():
     lengths[len(tokens)] = lengths.get(len(tokens), 0.0) + p
@@ -141,7 +141,7 @@ def test_lengths_first_parts_are_the_length_and_the_tokens_given_it():
 
 def test_known_length_is_a_path_too():
   # A FlexMDM's denoiser on the path of a fixed-length MDM.
-  law = exact.Law({"01": 0.3, "10": 0.5, "11": 0.2})
+  law = laws.Law({"01": 0.3, "10": 0.5, "11": 0.2})
   unmask, insert, _ = expected_terms(law, fm.MDM(Linear()))
   assert insert == (0.0, 0.0)
   assert abs(unmask[0] - entropy(law.outcomes.values())) < 4 * unmask[1] < 0.1
@@ -155,7 +155,7 @@ def _draw(key, denoiser):
 
 
 def test_sampler_follows_the_law_on_another_path():
-  law = exact.PAPER
+  law = laws.PAPER
   denoiser = law.denoiser(TRAINED.insertion, gap_law=True)
   denoiser = fm.on_path(denoiser, TRAINED, PATHS["lengths first"])
   samples = _draw(jax.random.key(0), denoiser)
@@ -200,7 +200,7 @@ class Falling(Linear):
 
 
 def test_paths_that_are_none_are_refused():
-  denoiser = exact.PAPER.denoiser(TRAINED.insertion)
+  denoiser = laws.PAPER.denoiser(TRAINED.insertion)
   for path, says in (
     (fm.JointInterpolant(Falling(), Linear()), "insertion=.*must increase"),
     (fm.JointInterpolant(Linear(), Falling()), "unmasking=.*must increase"),

@@ -23,7 +23,7 @@ from flexmdm_jax import schedules
 from flexmdm_jax.kernels import insert_unmask as kernel
 from flexmdm_jax.sampling import draws
 from flexmdm_jax.schedules import Linear, Power
-from tests.exact import VOCAB, quick_jit
+from tests.laws import VOCAB, quick_jit
 
 
 def test_1_a_row_that_overflows_keeps_what_fits():

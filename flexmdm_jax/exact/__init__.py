@@ -5,5 +5,22 @@ the number of network calls. With an exact denoiser only the second is left.
 """
 
 from flexmdm_jax.exact.hidden_markov import HiddenMarkovLaw, markov_law
+from flexmdm_jax.exact.law import KnownLaw
+from flexmdm_jax.exact.quality import (
+  LawDistance,
+  SamplerQuality,
+  law_distance,
+  sampler_quality,
+)
+from flexmdm_jax.exact.short import ShortLaw
 
-__all__ = ["HiddenMarkovLaw", "markov_law"]
+__all__ = [
+  "HiddenMarkovLaw",
+  "KnownLaw",
+  "LawDistance",
+  "SamplerQuality",
+  "ShortLaw",
+  "law_distance",
+  "markov_law",
+  "sampler_quality",
+]

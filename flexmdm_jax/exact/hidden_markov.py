@@ -15,8 +15,9 @@ B, for the passes; the gap matrices are ours.
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +31,8 @@ from flexmdm_jax.schedules import Schedule
 from flexmdm_jax.vocab import Vocab
 
 _TINY = 1e-37
+# Share of the sequences for which a law without a `max_length` has no room.
+_LONGER = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,15 +45,19 @@ class HiddenMarkovLaw:
     transitions: probabilities f64[K, K] of the next phase (column) after each
       (row); what a row lacks to 1 is the probability to end there.
     emissions: probabilities f64[K, V] of the tokens in each phase.
+    max_length: L, the room of a sampler, and the largest number that the law
+      of a gap knows. The law itself has longer sequences. By default at most
+      one in 10,000 is longer.
 
   Raises:
-    InputError: a shape is wrong, rows are no probabilities, or some sequences
-      never end.
+    InputError: a shape is wrong, rows are no probabilities, some sequences
+      never end, or max_length < 1.
   """
 
   initial: np.ndarray
   transitions: np.ndarray
   emissions: np.ndarray
+  max_length: int | None = None
 
   def __post_init__(self):
     K, V = len(self.initial), self.emissions.shape[-1]
@@ -72,6 +79,10 @@ class HiddenMarkovLaw:
         "transitions let some sequences go on for ever: give a phase that is"
         " always reached a row that sums to less than 1."
       )
+    if self.max_length is None:
+      object.__setattr__(self, "max_length", self._room())
+    if self.max_length < 1:
+      raise InputError(f"max_length={self.max_length} must be at least 1.")
 
   @property
   def vocab(self) -> Vocab:
@@ -94,13 +105,13 @@ class HiddenMarkovLaw:
     visits = np.eye(len(self.initial)) - self.transitions
     return float(self.initial @ np.linalg.solve(visits, np.ones(len(visits))))
 
-  def length_law(self, max_length: int) -> np.ndarray:
-    """Computes the probabilities f64[max_length + 1] of lengths up to one."""
-    law, phase = [], np.eye(len(self.initial) + 2)[-2]
-    for _ in range(max_length + 1):
-      phase = phase @ self.chain
-      law.append(phase[-1])
-    return np.array(law)
+  def length_law(self) -> np.ndarray:
+    """Computes the probabilities f64[L+1] of 0 to L tokens.
+
+    They lack to 1 the share of longer sequences.
+    """
+    law = itertools.islice(self._lengths(), self.max_length + 1)
+    return np.fromiter(law, float)
 
   def log_prob(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
     """Computes exact log-probabilities f64[N]; -inf for what cannot be."""
@@ -155,19 +166,22 @@ class HiddenMarkovLaw:
     return float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(num))
 
   def denoiser(
-    self, insertion: Schedule, max_missing: int | None = None
+    self, insertion: Schedule, gap_law: bool = False
   ) -> "HiddenMarkovDenoiser":
-    """Makes the exact denoiser.
+    """Makes the exact denoiser, of rows of any width.
+
+    A state that no sequence leads to, which a sampler of few steps may reach,
+    gets all tokens alike, and no missing ones.
 
     Args:
       insertion: the insertion schedule of the path on which it is asked.
-      max_missing: the largest number of missing tokens that the law of a gap
-        knows, L as a rule; None for a denoiser that gives the mean alone.
+      gap_law: whether to give the law of the missing tokens, up to L of them,
+        not just its mean.
     """
     A, powers = self.chain, []
-    if max_missing is not None:
+    if gap_law:
       powers = [A]
-      for _ in range(max_missing):
+      for _ in range(self.max_length):
         powers.append(powers[-1] @ A)
     emissions = np.concatenate([self.emissions, np.zeros((2, self.vocab.mask))])
     return HiddenMarkovDenoiser(
@@ -175,13 +189,29 @@ class HiddenMarkovLaw:
       insertion=insertion,
     )
 
+  def _lengths(self) -> Iterator[float]:
+    """Computes the probabilities of 0, 1, 2, ... tokens."""
+    chain = self.chain
+    phase = np.eye(len(chain))[-2]
+    while True:
+      phase = phase @ chain
+      yield phase[-1]
+
+  def _room(self) -> int:
+    """Finds a length that few sequences exceed."""
+    left = 1.0
+    for length, probability in enumerate(self._lengths()):
+      left -= probability
+      if left < _LONGER:
+        return max(length, 1)
+
 
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=["chain", "emissions", "powers"],
   meta_fields=["insertion"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class HiddenMarkovDenoiser:
   """The exact posterior of a `HiddenMarkovLaw`.
 
@@ -213,7 +243,7 @@ class HiddenMarkovDenoiser:
     (L,), (K, V) = tokens.shape, self.emissions.shape
     inside = jnp.arange(L) < length
     # Likelihood of each token by its phase; a mask may be any.
-    any_token = jnp.arange(K) < K - 2
+    any_token = jnp.where(jnp.arange(K) < K - 2, 1.0, 0.0)
     clean = (inside & (tokens < V))[:, None]
     seen = self.emissions.T[jnp.clip(tokens, 0, V - 1)]
     seen = jnp.where(clean, seen, any_token)
@@ -236,11 +266,14 @@ class HiddenMarkovDenoiser:
       right = jnp.where(inside, _scaled(after * seen), right)
       return right, (right, after)
 
-    _, (right, after) = jax.lax.scan(backward, end, (seen, inside), reverse=True)
+    _, (right, after) = jax.lax.scan(
+      backward, end, (seen, inside), reverse=True
+    )
     right = jnp.concatenate([right, end[None]])
 
     posterior = (before * after * any_token) @ self.emissions
-    posterior /= jnp.maximum(jnp.sum(posterior, -1, keepdims=True), _TINY)
+    total = jnp.sum(posterior, -1, keepdims=True)
+    posterior = jnp.where(total > 0, posterior / jnp.maximum(total, _TINY), 1.0)
     token_logits = jnp.pad(
       jnp.log(posterior), ((0, 0), (0, 2)), constant_values=-jnp.inf
     )
@@ -253,7 +286,7 @@ class HiddenMarkovDenoiser:
       return Prediction(token_logits, jnp.log(mean))
     pairs = (left[:, :, None] * right[:, None, :]).reshape(L + 1, K * K)
     weights = pairs @ self.powers.reshape(-1, K * K).T
-    count = jnp.arange(len(self.powers))
+    count = jnp.arange(len(self.powers), dtype=jnp.float32)
     law = jnp.log(weights) + jnp.where(count > 0, count * jnp.log(q), 0.0)
     # Nothing is missing beyond the length, and in a row that cannot be.
     none = jnp.where(count > 0, -jnp.inf, 0.0)
@@ -267,6 +300,7 @@ def markov_law(
   stages: int = 4,
   mean_length: float = 39.0,
   seed: int = 0,
+  max_length: int | None = None,
 ) -> HiddenMarkovLaw:
   """Makes a language whose lengths have a hump, and depend on the content.
 
@@ -281,6 +315,7 @@ def markov_law(
     stages: number of stages; their variance falls with it.
     mean_length: mean number of tokens.
     seed: seed of the matrices.
+    max_length: see `HiddenMarkovLaw`.
 
   Raises:
     InputError: a number is below 1, or the mean cannot be had.
@@ -295,7 +330,7 @@ def markov_law(
     for n in (symbols, phases)
   )
 
-  def law(leave):
+  def law(leave, max_length=1):
     stay = inner.copy()
     stay[-1] *= 1 - leave
     on = np.zeros((phases, phases))
@@ -304,7 +339,9 @@ def markov_law(
     transitions += np.kron(np.eye(stages, k=1), on)
     initial = np.zeros(stages * phases)
     initial[:phases] = 1 / phases
-    return HiddenMarkovLaw(initial, transitions, np.tile(emissions, (stages, 1)))
+    return HiddenMarkovLaw(
+      initial, transitions, np.tile(emissions, (stages, 1)), max_length
+    )
 
   low, high = 1e-4, 1.0
   if not law(high).mean_length() < mean_length < law(low).mean_length():
@@ -319,7 +356,7 @@ def markov_law(
       low = middle
     else:
       high = middle
-  return law(low)
+  return law(low, max_length)
 
 
 def _scaled(x: Float[Array, " K"]) -> Float[Array, " K"]:

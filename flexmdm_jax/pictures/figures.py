@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.exact.quality import SamplerQuality
 from flexmdm_jax.metrics.lengths import kolmogorov_smirnov
 
 DPI = 160  # pixels per inch of every picture
@@ -342,6 +343,79 @@ def plot_perplexity_by_length(
   axes.set_ylabel("perplexity")
   _title(axes, "Perplexity by length", "± 1 standard error")
   _legend(axes, loc="best")
+  save(figure, path)
+
+
+# Distances of `plot_sampler_quality`, with the panels' titles and axes.
+_QUALITIES = {
+  "length_ks": ("Lengths", "Kolmogorov-Smirnov distance"),
+  "excess": ("Likelihood", "|mean of -log p - entropy| (nats)"),
+  "bigram_tv": ("Bigrams", "total variation"),
+  "sequence_tv": ("Whole sequences", "total variation"),
+}
+
+
+def plot_sampler_quality(
+  path: str | os.PathLike, rows: Sequence[SamplerQuality]
+) -> None:
+  """Draws samplers' distances from a law against their network calls.
+
+  A panel a distance, a line a name, on two logs; the dashed line is the floor,
+  where perfect samples are. Whole sequences have a panel if the law is short.
+
+  Args:
+    path: PNG file to write.
+    rows: what `exact.sampler_quality` returns.
+
+  Raises:
+    InputError: no rows, or of different numbers of samples.
+  """
+  require(rows, "plot_sampler_quality needs at least one row.")
+  numbers = {row.distance.num for row in rows}
+  require(
+    len(numbers) == 1,
+    f"rows of {sorted(numbers)} samples have different floors: split them.",
+  )
+  shown = [
+    name for name in _QUALITIES if getattr(rows[0].distance, name) is not None
+  ]
+  figure, panels = _figure(3.7 * len(shown), 3.8, columns=len(shown))
+  styles = model_styles(row.name for row in rows)
+  for axes, quality in zip(panels, shown, strict=True):
+    for name, style in styles.items():
+      line = sorted(
+        (row.calls, abs(value))
+        for row in rows
+        if row.name == name
+        and (value := getattr(row.distance, quality)) is not None
+      )
+      axes.plot(
+        *zip(*line, strict=True),
+        color=style.colour,
+        ls=style.dash,
+        marker=style.marker,
+        markersize=6,
+        markeredgecolor="white",
+        lw=1.8,
+        label=name,
+      )
+    floor = getattr(rows[0].distance.floor, quality)
+    axes.axhline(floor, color=_DATA, ls="--", lw=1.2, label="perfect samples")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    ticks = sorted({row.calls for row in rows})
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    title, label = _QUALITIES[quality]
+    axes.set_xlabel("network calls")
+    axes.set_ylabel(label)
+    _title(axes, title)
+  _title(panels[0], _QUALITIES[shown[0]][0], f"N = {numbers.pop()}")
+  _legend(panels[0], loc="best")
   save(figure, path)
 
 

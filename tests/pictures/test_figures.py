@@ -8,6 +8,7 @@ import pytest
 from matplotlib import image
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.exact.quality import Floor, LawDistance, SamplerQuality
 from flexmdm_jax.pictures import figures as plots
 from flexmdm_jax.tasks.maze import plots as maze_plots
 
@@ -226,3 +227,45 @@ def test_plot_mazes_rejects(tmp_path):
     maze_plots.plot_mazes(tmp_path / "x.png", GRID, [])
   with pytest.raises(InputError, match="matrix"):
     maze_plots.plot_mazes(tmp_path / "x.png", GRID[0], [([0], [0], {})])
+
+
+def quality(name, calls, excess, sequence_tv=0.2, num=100):
+  floor = Floor(0.1, 0.02, 0.3, 0.01, sequence_tv and 0.05)
+  distance = LawDistance(
+    num,
+    5.0,
+    5.1,
+    0.4 / calls,
+    excess,
+    0.1,
+    0.0,
+    0.3 / calls,
+    sequence_tv,
+    floor,
+  )
+  return SamplerQuality(name, calls, 0.0, 1.0, distance)
+
+
+def test_plot_sampler_quality(tmp_path):
+  rows = [
+    *(quality("FlexMDM", n, -2.0 / n) for n in (32, 8, 16)),
+    quality("Euler", 8, None),
+    quality("Euler", 16, 3.0),
+    quality("lost", 16, None),
+  ]
+  path = tmp_path / "new" / "quality.png"
+  plots.plot_sampler_quality(path, rows)
+  assert_picture(path, 4 * 3.7, 3.8)
+  for style in plots.model_styles(["FlexMDM", "Euler", "lost"]).values():
+    assert has_colour(path, style.colour)
+  plots.plot_sampler_quality(path, [quality("FlexMDM", 8, 1.0, None)])
+  assert_picture(path, 3 * 3.7, 3.8)
+  for bad, says in (
+    ([], "at least one row"),
+    (
+      [quality("a", 8, 1.0), quality("a", 8, 1.0, num=9)],
+      r"rows of \[9, 100\]",
+    ),
+  ):
+    with pytest.raises(InputError, match=says):
+      plots.plot_sampler_quality(path, bad)

@@ -14,7 +14,7 @@ from flexmdm_jax.sampling.canvas import canvas_widths, default_buckets
 from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.schedules import Linear, Power
 from flexmdm_jax.training.sharding import Rules, make_mesh, tree_shardings
-from tests.exact import quick_jit
+from tests.laws import quick_jit
 
 VOCAB = fm.Vocab(size=40, mask=38, pad=39)
 INTERPOLANT = fm.JointInterpolant(Power(1.7), Power(2.89))

@@ -14,7 +14,7 @@ import flexmdm_jax as fm
 from flexmdm_jax.sampling import loop
 from flexmdm_jax.sampling.config import METHODS
 from flexmdm_jax.schedules import Linear
-from tests.exact import quick_jit
+from tests.laws import quick_jit
 
 VOCAB = fm.Vocab(size=5, mask=3, pad=4)
 INTERPOLANT = fm.JointInterpolant(Linear(), Linear())
