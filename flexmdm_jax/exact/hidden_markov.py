@@ -296,25 +296,27 @@ class HiddenMarkovDenoiser:
 
 def markov_law(
   symbols: int = 8,
-  phases: int = 4,
-  stages: int = 4,
+  phases: int = 3,
+  stages: int = 3,
   mean_length: float = 39.0,
-  seed: int = 0,
+  seed: int = 2,
   max_length: int | None = None,
 ) -> HiddenMarkovLaw:
-  """Makes a language whose lengths have a hump, and depend on the content.
+  """Makes a language with much to know: tokens follow each other in cycles.
 
-  A sequence runs through stages; each has the same phases, and ends only from
-  the last of them, with a probability that the mean length sets. The matrices
-  are Dirichlet draws of concentration .1, with 5 % of a uniform law in them
-  so that no token is nearly certain.
+  A sequence runs through stages, each of geometric length, so that its own
+  length has a hump. A stage goes round its phases, nearly always to the next,
+  and each phase has a law of its own over the symbols, a Dirichlet draw of
+  concentration .1. A sequence of the default language has 44 nats, where
+  independent tokens would have 69: what was inserted or revealed without seeing
+  its neighbours is often wrong.
 
   Args:
     symbols: number of tokens, V.
     phases: number of phases of a stage.
-    stages: number of stages; their variance falls with it.
-    mean_length: mean number of tokens.
-    seed: seed of the matrices.
+    stages: number of stages; the variance of the lengths falls with it.
+    mean_length: mean number of tokens; at least the stages.
+    seed: seed of the laws.
     max_length: see `HiddenMarkovLaw`.
 
   Raises:
@@ -324,39 +326,21 @@ def markov_law(
   for name, value in sizes.items():
     if value < 1:
       raise InputError(f"{name}={value} must be at least 1.")
-  rng = np.random.default_rng(seed)
-  emissions, inner = (
-    0.95 * rng.dirichlet(np.full(n, 0.1), phases) + 0.05 / n
-    for n in (symbols, phases)
-  )
-
-  def law(leave, max_length=1):
-    stay = inner.copy()
-    stay[-1] *= 1 - leave
-    on = np.zeros((phases, phases))
-    on[-1] = leave / phases
-    transitions = np.kron(np.eye(stages), stay)
-    transitions += np.kron(np.eye(stages, k=1), on)
-    initial = np.zeros(stages * phases)
-    initial[:phases] = 1 / phases
-    return HiddenMarkovLaw(
-      initial, transitions, np.tile(emissions, (stages, 1)), max_length
-    )
-
-  low, high = 1e-4, 1.0
-  if not law(high).mean_length() < mean_length < law(low).mean_length():
+  if not mean_length >= stages:
     raise InputError(
-      f"mean_length={mean_length} must be between {law(high).mean_length():.2f}"
-      f" and {law(low).mean_length():.0f} with {stages} stages of {phases}"
-      " phases."
+      f"mean_length={mean_length} must be at least {stages}, the stages."
     )
-  for _ in range(60):
-    middle = math.sqrt(low * high)
-    if law(middle).mean_length() > mean_length:
-      low = middle
-    else:
-      high = middle
-  return law(low, max_length)
+  rng = np.random.default_rng(seed)
+  emissions = rng.dirichlet(np.full(symbols, 0.1), phases * stages)
+  # A little of a uniform law: no symbol is so rare that one decides a mean.
+  emissions = 0.98 * emissions + 0.02 / symbols
+  cycle = 0.95 * np.roll(np.eye(phases), 1, axis=1) + 0.05 / phases
+  leave = stages / mean_length
+  transitions = np.kron(np.eye(stages), (1 - leave) * cycle)
+  transitions += np.kron(np.eye(stages, k=1), leave * cycle)
+  initial = np.zeros(stages * phases)
+  initial[:phases] = 1 / phases
+  return HiddenMarkovLaw(initial, transitions, emissions, max_length)
 
 
 def _scaled(x: Float[Array, " K"]) -> Float[Array, " K"]:

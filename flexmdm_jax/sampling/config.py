@@ -13,6 +13,7 @@ from flexmdm_jax.sampling.draws import CONFIDENCES, ORDERS
 from flexmdm_jax.sampling.events import Events
 from flexmdm_jax.sampling.insertions import INSERTIONS
 from flexmdm_jax.sampling.methods import Adaptive, Euler, TauLeaping
+from flexmdm_jax.sampling.midpoint import Midpoint
 from flexmdm_jax.sampling.step import Method
 
 
@@ -45,8 +46,6 @@ class SamplerConfig:
       confident first; what the grid leaves masked would else be revealed at
       once.
     group: "events" takes so many at a call at least, and fewer calls then.
-    insertion_cost: what an insertion counts for "events", where a reveal counts
-      1.
     entropy_budget: "events" also reveals what lies within this sum of
       entropies, in nats a call. None: what the clock says alone.
     insert_budget: "events" also inserts up to so many tokens a call. None: what
@@ -78,7 +77,6 @@ class SamplerConfig:
   time_exponent: float = 1.0
   finish: int = 0
   group: int = 1
-  insertion_cost: float = 1.0
   entropy_budget: float | None = None
   insert_budget: float | None = None
   corrections: int = 0
@@ -98,7 +96,9 @@ class SamplerConfig:
     def require_one_of(field, names):
       require(getattr(self, field) in names, field, f"must be one of {names}")
 
-    require(is_int(self.steps) and self.steps >= 1, "steps", "must be an int >= 1")
+    require(
+      is_int(self.steps) and self.steps >= 1, "steps", "must be an int >= 1"
+    )
     require_one_of("method", tuple(METHODS))
     orders = ORDERS if self.method == "events" else CONFIDENCES
     require_one_of("confidence", (None, *orders))
@@ -120,12 +120,15 @@ class SamplerConfig:
       value = getattr(self, field)
       require(value is None or value >= 1, field, "must be None or >= 1")
     budget = self.entropy_budget
-    require(budget is None or budget > 0, "entropy_budget", "must be None or > 0")
+    require(
+      budget is None or budget > 0, "entropy_budget", "must be None or > 0"
+    )
     require(0 <= self.temperature < math.inf, "temperature", "must be >= 0")
     require(0 < self.top_p <= 1, "top_p", "must be in (0, 1]")
-    for field in ("time_exponent", "insertion_cost"):
-      require(0 < getattr(self, field) < math.inf, field, "must be > 0")
-    require(is_int(self.group) and self.group >= 1, "group", "must be an int >= 1")
+    require(0 < self.time_exponent < math.inf, "time_exponent", "must be > 0")
+    require(
+      is_int(self.group) and self.group >= 1, "group", "must be an int >= 1"
+    )
     self._check_grid(require, is_int)
     self._check_rounds(require, is_int)
     if self.buckets is not None:
@@ -170,7 +173,9 @@ class SamplerConfig:
       "corrections",
       "must be an int >= 0",
     )
-    require(0 < self.correction_time < 1, "correction_time", "must be in (0, 1)")
+    require(
+      0 < self.correction_time < 1, "correction_time", "must be in (0, 1)"
+    )
     calls = self.correction_calls
     require(
       calls is None or (is_int(calls) and calls >= 1),
@@ -245,10 +250,10 @@ METHODS: dict[str, Callable[[SamplerConfig], Method]] = {
     config.confidence or "spread",
     config.insertions,
     config.group,
-    config.insertion_cost,
     config.entropy_budget,
     config.insert_budget,
   ),
+  "midpoint": lambda config: Midpoint(config.insertions),
   "tau_leaping": lambda config: TauLeaping(
     config.confidence or "margin", config.finish > 0, config.insertions
   ),
@@ -266,7 +271,7 @@ METHODS: dict[str, Callable[[SamplerConfig], Method]] = {
 # Fields that one method alone reads.
 _ONLY = {
   "adaptive": ("window_scale", "max_window"),
-  "events": ("group", "insertion_cost", "entropy_budget", "insert_budget"),
+  "events": ("group", "entropy_budget", "insert_budget"),
 }
 _DEFAULTS = {
   field.name: field.default for field in dataclasses.fields(SamplerConfig)

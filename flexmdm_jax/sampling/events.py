@@ -57,16 +57,23 @@ class _Row(NamedTuple):
   start: Float[Array, ""]
 
 
-class _Missing(NamedTuple):
-  """Missing tokens of one row, one a slot.
+class _ToDo(NamedTuple):
+  """What is left to do in one row.
 
   Attributes:
-    gap: gap of each.
-    inserted: time of its insertion; infinite where there is no such token.
+    masks: number of masks.
+    mean: expected number of missing tokens, as far as they fit.
+    one_gap: whether they are all in one gap.
   """
 
-  gap: Int[Array, " L"]
-  inserted: Float[Array, " L"]
+  masks: Float[Array, ""]
+  mean: Float[Array, ""]
+  one_gap: Bool[Array, ""]
+
+  @property
+  def events(self) -> Float[Array, ""]:
+    """Number of events: a missing token is inserted, and then revealed."""
+    return self.masks + 2 * self.mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +84,6 @@ class Events:
     order: which masks are revealed first; one of `draws.ORDERS`.
     insertions: how numbers of missing tokens are drawn; see `insertions`.
     group: events a call at least; more where the calls would not suffice.
-    insertion_cost: what an insertion counts, where a reveal counts 1. Those of
-      one call into the only open gap count nothing where its law is known: they
-      follow it jointly.
     entropy_budget: reveals beyond the clock's, as long as the entropies of all
       that are revealed in a call are at most this, in nats.
     insert_budget: insertions beyond the clock's, up to so many a call.
@@ -88,7 +92,6 @@ class Events:
   order: str = "spread"
   insertions: str | None = None
   group: int = 1
-  insertion_cost: float = 1.0
   entropy_budget: float | None = None
   insert_budget: float | None = None
   calls = 1
@@ -144,8 +147,8 @@ class Events:
     if score is None or self.entropy_budget is not None:
       wanted = masked
     else:
-      most = jnp.sum(masked) + 2 * (turn.room - length)
-      most = jnp.maximum(self._pace(most.astype(jnp.float32), turn), 1.0)
+      most = self._pace(jnp.sum(masked) + 2.0 * (turn.room - length), turn)
+      most = jnp.maximum(most, jnp.sum(due <= turn.end))
       wanted = draws.most_confident(masked, score, most)
     if score is None:
       score = jnp.zeros(masked.shape)
@@ -172,25 +175,27 @@ class Events:
     whole = jnp.float32(1.0)
     count = insertions.draw(count_key, kind, log_gaps, law, whole, whole)
     count = jnp.where(row.open_gaps, count, 0)
-    missing = self._missing(slot_key, row, count, turn, path)
+    gap, there = insertions.slots(count, turn.room, turn.room - row.length)
+    times = path.insertion.sample_after(
+      slot_key, jnp.broadcast_to(row.start, there.shape)
+    )
+    times = jnp.where(there, times, jnp.inf)
 
-    # Each missing token is to be inserted, and then revealed.
     mean = jnp.sum(jnp.where(row.open_gaps, jnp.exp(log_gaps), 0.0))
-    mean = jnp.minimum(mean, (turn.room - row.length).astype(jnp.float32))
-    masks = jnp.sum(row.masked, dtype=jnp.int32)
-    pace = self._pace(masks + 2 * mean, turn)
-    joint = (jnp.sum(row.open_gaps) == 1) & (kind == "thinned")
-    cost = jnp.where(joint, 0.0, self.insertion_cost)
-    clock = _clock(row.due, missing.inserted, cost, pace)
-    clock = jnp.minimum(clock, self._halt(row.start, mean, joint, masks, turn, path))
+    to_do = _ToDo(
+      jnp.sum(row.masked).astype(jnp.float32),
+      jnp.minimum(mean, (turn.room - row.length).astype(jnp.float32)),
+      jnp.sum(row.open_gaps) == 1,
+    )
+    clock = self._clock(row, times, to_do, kind == "thinned", turn, path)
     reveals = jnp.sum(row.due <= clock, dtype=jnp.int32)
 
     # The last call cannot insert: the one before it inserts all.
     until = jnp.where(turn.left <= 2, jnp.inf, clock)
     if self.insert_budget is not None:
-      until = jnp.maximum(until, _nth(missing.inserted, self.insert_budget))
-    comes = (missing.inserted <= until).astype(jnp.int32)
-    inserted = jnp.zeros_like(count).at[missing.gap].add(comes, mode="drop")
+      until = jnp.maximum(until, _nth(times, self.insert_budget))
+    comes = (times <= until).astype(jnp.int32)
+    inserted = jnp.zeros_like(count).at[gap].add(comes, mode="drop")
 
     score = row.score
     if self.order in draws.CONFIDENCES:
@@ -203,68 +208,99 @@ class Events:
     reveal = draws.most_confident(row.wanted, score, reveals)
     return reveal, inserted, jnp.minimum(until, 1.0)
 
-  def _halt(self, start, mean, joint, masks, turn, path):
-    """Time at which a call's share of the expected events is reached.
-
-    Events that are not carried out must not set the clock: their times tell
-    more of the missing tokens than the next state shows.
-    """
-    to_go = masks + 2 * mean
-    share = to_go / turn.left.astype(jnp.float32)
-    pace = self._pace(to_go, turn)
-
-    def over(u):
-        inserted = mean * path.insertion.jump(start, u)
-        revealed = inserted * path.unmasking.jump(start, u) / 2
-        return jnp.where(joint, revealed > pace, inserted > share)
-
-    def halve(_, bounds):
-        low, high = bounds
-        middle = (low + high) / 2
-        too_far = over(middle)
-        return jnp.where(too_far, low, middle), jnp.where(too_far, middle, high)
-
-    low, high = jax.lax.fori_loop(0, 24, halve, (start, jnp.ones_like(start)))
-    return jnp.where(over(jnp.float32(1.0)), low, jnp.inf)
-
-  def _missing(
+  def _clock(
     self,
-    key: Key[Array, ""],
     row: _Row,
-    count: Int[Array, " G"],
+    inserted: Float[Array, " L"],
+    to_do: _ToDo,
+    law_known: bool,
     turn: Turn,
     path: JointInterpolant,
-  ) -> _Missing:
-    """Draws the times of the missing tokens of one row, as far as they fit."""
-    slot = jnp.arange(turn.room)
-    total = jnp.cumsum(count)
-    there = slot < jnp.minimum(total[-1], turn.room - row.length)
-    gap = jnp.searchsorted(total, slot, side="right")
-    start = jnp.broadcast_to(row.start, slot.shape)
-    inserted = path.insertion.sample_after(key, start)
-    return _Missing(gap, jnp.where(there, inserted, jnp.inf))
+  ) -> Float[Array, ""]:
+    """Finds the time to which the call takes the row; infinite if to its end.
+
+    It is that of the last event within the pace, but no later than a halt that
+    depends on the state alone. What is not carried out must not set the clock:
+    it tells more of the missing tokens than the next state shows.
+    """
+    pace = self._pace(to_do.events, turn)
+    joint = to_do.one_gap & law_known
+    last = _last_event(row.due, inserted, ~joint, pace)
+    # An even share of all events; where calls are plenty, of the insertions.
+    most = to_do.events / turn.left
+    even = jnp.where(most > 1, jnp.inf, 2 * to_do.mean / turn.left)
+    most = jnp.minimum(most, even)
+    halt = _halt(row.start, to_do.mean, most, joint, pace, path)
+    clock = jnp.minimum(last, halt)
+    if law_known:
+      return clock
+    # Of a mean alone, the times of the next few events are guesses, and where
+    # the clock stops at them texts become too long (45 tokens for 39 at 32
+    # calls): with more events than calls, the clock is the grid's.
+    few_calls = (to_do.events > turn.left) & (row.start < 1) & (turn.left > 1)
+    return jnp.where(few_calls, jnp.maximum(turn.end, row.start), clock)
 
 
-def _clock(
+def _last_event(
   due: Float[Array, " C"],
   inserted: Float[Array, " L"],
-  insertion_cost: Float[Array, ""],
+  counts: Bool[Array, ""],
   pace: Float[Array, ""],
 ) -> Float[Array, ""]:
   """Finds the time of the last event within the pace; infinite if all are.
 
-  The first event is always within it.
+  Args:
+    due: times of the reveals, infinite where there is none.
+    inserted: times of the insertions, likewise.
+    counts: whether insertions count; reveals do.
+    pace: number of events, at least 1.
   """
   time = jnp.concatenate([due, inserted])
-  cost = insertion_cost * jnp.ones_like(inserted)
+  cost = jnp.ones_like(inserted) * counts
   cost = jnp.concatenate([jnp.ones_like(due), cost])
   order = jnp.argsort(time, stable=True)
-  time, spent = time[order], jnp.cumsum(cost[order])
-  # Costs are sums of fractions: a little more than the pace is the pace.
-  taken = (spent <= pace + 1e-3) | (jnp.arange(time.size) == 0)
+  time = time[order]
+  taken = jnp.cumsum(cost[order]) <= pace
   last = jnp.max(jnp.where(taken, time, -jnp.inf))
-  left = jnp.any(~taken & (time < jnp.inf))
-  return jnp.where(left, last, jnp.inf)
+  return jnp.where(jnp.any(~taken & (time < jnp.inf)), last, jnp.inf)
+
+
+def _halt(
+  start: Float[Array, ""],
+  mean: Float[Array, ""],
+  most: Float[Array, ""],
+  joint: Bool[Array, ""],
+  pace: Float[Array, ""],
+  path: JointInterpolant,
+) -> Float[Array, ""]:
+  """Finds the time at which a call has inserted enough; infinite if none.
+
+  The numbers of several gaps are drawn as if independent, and those of a mean
+  have a guessed law, so a call inserts a part only. The only open gap has
+  neither error: it halts where the path would reveal what was inserted.
+
+  Args:
+    start: time of the row.
+    mean: expected number of missing tokens.
+    most: number of insertions to expect in this call.
+    joint: whether they are all in one gap, of a known law.
+    pace: number of events in this call.
+    path: the schedules.
+  """
+
+  def too_far(u):
+    inserted = mean * path.insertion.jump(start, u)
+    revealed = inserted * path.unmasking.jump(start, u) / 2
+    return jnp.where(joint, revealed > pace, inserted > most)
+
+  def halve(_, bounds):
+    low, high = bounds
+    middle = (low + high) / 2
+    beyond = too_far(middle)
+    return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+
+  low, _ = jax.lax.fori_loop(0, 24, halve, (start, jnp.ones_like(start)))
+  return jnp.where(too_far(jnp.ones_like(start)), low, jnp.inf)
 
 
 def _nth(time: Float[Array, " L"], n: float) -> Float[Array, ""]:

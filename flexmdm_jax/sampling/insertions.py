@@ -20,7 +20,7 @@ average thinned, and 41.5 by Poisson numbers.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from flexmdm_jax import gap_laws
 from flexmdm_jax.errors import InputError
@@ -78,3 +78,22 @@ def draw(
     return gap_laws.binomial(thin_key, count, probability)
   scale = probability if kind == "poisson" else integrated_hazard
   return gap_laws.poisson(key, scale * mean)
+
+
+def slots(
+  count: Int[Array, " G"], room: int, most: Int[Array, ""]
+) -> tuple[Int[Array, " L"], Bool[Array, " L"]]:
+  """Lists missing tokens one by one, from the left, as far as they fit.
+
+  Args:
+    count: number of missing tokens of each gap.
+    room: number of slots, L.
+    most: number of tokens that fit.
+
+  Returns:
+    (gap, there): the gap of each slot, and whether it holds a token.
+  """
+  slot = jnp.arange(room)
+  total = jnp.cumsum(count)
+  gap = jnp.searchsorted(total, slot, side="right")
+  return gap, slot < jnp.minimum(total[-1], most)

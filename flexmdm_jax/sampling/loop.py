@@ -301,9 +301,7 @@ def _step(state: _Progress, *, method, chain, keys, plan, L) -> _Progress:
       ),
       lambda: (before, start),
     )
-  turn = Turn(
-    start, jnp.asarray(plan.end)[i], jnp.asarray(plan.left)[i], L
-  )
+  turn = Turn(start, jnp.asarray(plan.end)[i], jnp.asarray(plan.left)[i], L)
   moved = method.step(chain, key, before, turn)
   overflow = jnp.any(moved.full) & (before.width < L)
   canvas = _choose(overflow, state.canvas, moved.canvas)

@@ -1,0 +1,152 @@
+"""A method of second order: two calls a step, between which its events split.
+
+What is wrong with one call a step are pairs of events: the second does not see
+the first. A step of length h has a pair with a probability of order h^2, so the
+error of a run is of order h. Here a step is split where its events are: the
+first call draws all of them and carries out the earlier half, at least one; the
+second sees those and draws the rest anew. Every pair is then right, and what is
+left are triples, of order h^3 a step.
+
+    s ------ insert --- reveal --|-- ........................ ------- u
+      call 1, at the middle of   tau   call 2, at the middle of (tau, u],
+      (s, u], draws all events         draws what follows anew
+
+Two more things of order h must be right. The rates change with time while
+nothing happens: both calls show the network the state as it is and the middle
+of the interval in which their answer is used. And positions move between the
+two stages: nothing of the first answer is carried over to the second, so no
+rate has to be attributed to a mask or a gap that was not there. All rates stay
+positive, which an extrapolation of two answers would not grant.
+
+The last step ends at time 1, where the hazard is infinite: its first call
+inserts all that is missing, and its second reveals what is left.
+
+Source: ours; the theta-trapezoidal method of arXiv 2502.00234 has the same
+order for chains that do not insert.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flexmdm_jax import gap_laws
+from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.sampling import insertions
+from flexmdm_jax.sampling.canvas import Canvas
+from flexmdm_jax.sampling.chain import Chain
+from flexmdm_jax.sampling.step import Moved, Turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Midpoint:
+  """Takes the earlier half of a step's events, then draws the rest anew.
+
+  Attributes:
+    insertions: how many missing tokens come in the last step; see `insertions`.
+      Before it their numbers are Poisson, at the rates.
+  """
+
+  insertions: str | None = None
+  calls = 2
+
+  def step(self, chain: Chain, keys, canvas: Canvas, turn: Turn) -> Moved:
+    """Takes the rows to the end of the step; see `step.Method`."""
+    first, second = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    end = jnp.broadcast_to(turn.end, turn.start.shape)
+    moved = self._stage(chain, first, canvas, turn.start, end, turn, True)
+    rest = self._stage(
+      chain, second, moved.canvas, moved.time, end, turn, False
+    )
+    return Moved(
+      rest.canvas, end, moved.full | rest.full, moved.calls + rest.calls
+    )
+
+  def _stage(self, chain, keys, canvas, s, u, turn, halve) -> Moved:
+    """Draws all events in (s, u] of each row, and takes them, or half of them.
+
+    The time after is that of the last event taken; `u` if there was none.
+    """
+    last = turn.left == 1
+    token_keys, due_keys, count_keys, slot_keys = jnp.moveaxis(
+      jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
+    )
+    masked = canvas.masked(chain.vocab)
+    due = jax.vmap(
+      lambda key, s: chain.path.unmasking.sample_after(
+        key, jnp.broadcast_to(s, (canvas.width,))
+      )
+    )(due_keys, s)
+    due = jnp.where(masked & (due <= u[:, None]), due, jnp.inf)
+    inserts = (chain.path.insertion.jump(s, u) > 0) & (s < u)
+    inserts &= jnp.where(last, halve, True)
+    open_gaps = canvas.open_gaps() & inserts[:, None]
+    moves = jnp.any(due < jnp.inf, axis=1) | jnp.any(open_gaps, axis=1)
+
+    def move(canvas):
+      answer = chain.ask(token_keys, canvas, (s + u) / 2, due < jnp.inf)
+      reveal, inserted, time = jax.vmap(
+        lambda *row: self._take(*row, turn, chain.path, halve)
+      )(
+        due,
+        open_gaps,
+        answer.log_gaps,
+        answer.law,
+        canvas.length,
+        s,
+        u,
+        count_keys,
+        slot_keys,
+      )
+      moved, full = chain.move(
+        canvas, jnp.where(reveal, answer.drawn.token, -1), inserted
+      )
+      return moved, time, full
+
+    def stay(canvas):
+      return canvas, u, jnp.zeros(u.shape, bool)
+
+    moved, time, full = jax.lax.cond(jnp.any(moves), move, stay, canvas)
+    return Moved(moved, time, full, moves.astype(jnp.int32))
+
+  def _take(
+    self,
+    due: Float[Array, " C"],
+    open_gaps,
+    log_gaps,
+    law,
+    length,
+    s,
+    u,
+    count_key,
+    slot_key,
+    turn: Turn,
+    path: JointInterpolant,
+    halve: bool,
+  ):
+    """Picks the events of one row to carry out: reveals, insertions, time."""
+    last = turn.left == 1
+    hazard = path.insertion.integrated_hazard(s, u)
+    count = gap_laws.poisson(count_key, hazard * jnp.exp(log_gaps))
+    kind = insertions.choose(self.insertions, law)
+    whole = jnp.float32(1.0)
+    everything = insertions.draw(count_key, kind, log_gaps, law, whole, hazard)
+    count = jnp.where(open_gaps, jnp.where(last, everything, count), 0)
+    if not halve:
+      return due < jnp.inf, count, u
+    gap, there = insertions.slots(count, turn.room, turn.room - length)
+    # Uniform in the integrated hazard: the rates are those of the middle.
+    share = jax.random.uniform(slot_key, there.shape)
+    left = path.insertion.survival(u) / path.insertion.survival(s)
+    left = jnp.maximum(left, 1e-37) ** share
+    when = path.insertion.inverse_survival(path.insertion.survival(s) * left)
+    when = jnp.where(there, jnp.clip(when, s, u), jnp.inf)
+
+    time = jnp.sort(jnp.concatenate([due, when]))
+    num = jnp.sum(time < jnp.inf)
+    tau = time[jnp.maximum(num // 2, 1) - 1]
+    tau = jnp.where(num > 0, tau, u)
+    comes = jnp.where(last, there, when <= tau).astype(jnp.int32)
+    inserted = jnp.zeros_like(count).at[gap].add(comes, mode="drop")
+    return due <= tau, inserted, tau
