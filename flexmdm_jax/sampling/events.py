@@ -232,13 +232,14 @@ class Events:
     most = jnp.minimum(most, even)
     halt = _halt(row.start, to_do.mean, most, joint, pace, path)
     clock = jnp.minimum(last, halt)
-    if law_known:
-      return clock
-    # Of a mean alone, the times of the next few events are guesses, and where
-    # the clock stops at them texts become too long (45 tokens for 39 at 32
-    # calls): with more events than calls, the clock is the grid's.
+    # With more events than calls the clock does not fall behind the grid: a
+    # path that inserts first does so for its reasons. Of a mean alone it is the
+    # grid's: the times of the next few events are guesses, and where the clock
+    # stops at them texts become too long (45 tokens for 39 at 32 calls).
     few_calls = (to_do.events > turn.left) & (row.start < 1) & (turn.left > 1)
-    return jnp.where(few_calls, jnp.maximum(turn.end, row.start), clock)
+    grid = jnp.maximum(turn.end, row.start)
+    by_grid = jnp.maximum(clock, grid) if law_known else grid
+    return jnp.where(few_calls, by_grid, clock)
 
 
 def _last_event(
