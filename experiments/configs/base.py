@@ -96,7 +96,7 @@ def get_config() -> config_dict.ConfigDict:
     # Used by experiments.evaluate; experiments.sample takes --steps.
     sampler=dict(
       steps=256,
-      method="tau_leaping",
+      method="events",
       confidence="margin",
       window_scale=placeholder(float),
       max_window=placeholder(int),

@@ -38,5 +38,5 @@ def get_config():
     ema_decay=0.999,
     checkpoint_every=1000,
   )
-  config.sampler.update(steps=256, method="adaptive")
+  config.sampler.update(steps=256)
   return config

@@ -41,5 +41,5 @@ def get_config():
     report_every=20,
     checkpoint_every=250,
   )
-  config.sampler.update(steps=64, method="adaptive")
+  config.sampler.update(steps=64)
   return config
