@@ -38,8 +38,9 @@ class SamplerConfig:
     max_window: upper limit of that window. None: no limit.
     temperature: temperature of the token posterior; 0 takes its mode.
     top_p: nucleus of the token posterior.
-    grid: where steps end, but for "events": evenly in "time"; at equal shares
-      of the "events" of a token; or these times, from 0 to 1.
+    grid: where steps end: evenly in "time"; at equal shares of the "events" of
+      a token; or these times, from 0 to 1. Method "events" reads it only where
+      it has more events than calls, and then does not fall behind it.
     time_exponent: the steps of grid "time" end at
       `1 - (1 - i / steps) ** time_exponent`.
     finish: last calls of a grid method that only reveal masks, evenly, most
@@ -115,6 +116,16 @@ class SamplerConfig:
       self.insertions != "published" or self.method != "events",
       "insertions",
       "needs a method of a grid",
+    )
+    require(
+      self.insertions is None or self.method != "euler",
+      "insertions",
+      "needs another method: euler inserts one token or none in a gap",
+    )
+    require(
+      self.finish == 0 or self.method not in ("events", "midpoint"),
+      "finish",
+      "needs another method: this one leaves no masks to a last step",
     )
     for field in ("window_scale", "max_window", "insert_budget"):
       value = getattr(self, field)

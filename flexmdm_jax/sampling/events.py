@@ -2,21 +2,29 @@
 
 A row's events are reveals of its masks and insertions of its missing tokens.
 Given the network's answer, the times of all of them can be drawn in closed form
-from the schedules: those of the masks after now, and of each missing token its
-insertion and its reveal. A step takes the earliest ones, moves the row's clock
-to the last of them, and forgets the others, which the next call draws anew.
+from the schedules. A step takes the earliest ones, moves the row's clock to the
+last of them, and forgets the others, which the next call draws anew.
 
     now                                      the clock moves here
      |---- insert ---- reveal ---- insert ----|---- reveal ---- insert --->
            gap 2       mask 5      gap 2           forgotten
 
 Each row has its own clock, so that rows with little to do are not held up by
-the others, and each call gets the same share of what is left to do. With one
-event a call no two tokens are drawn without seeing each other.
+the others, and each call takes an even share of what is left to do. With one
+event a call no two tokens are drawn without seeing each other. The clock stops
+earlier, at a halt, where the answer would be used for too long: counts of
+several gaps are drawn as if they were independent, and change with alpha.
+
+Two things may not set the clock, since their times tell more of the missing
+tokens than the next state shows: an event that is not carried out, and a number
+of missing tokens that was drawn. Halts follow from the state and the means.
 
 Which masks are revealed is free, as long as the choice does not look at the
 tokens drawn: the clean sequence's law given a state does not know the order
 (see `paths`). So only their number is taken from the clock.
+
+Source: ours. "First-hitting" sampling of a fixed length (arXiv 2409.02908) is
+the case of one event a call without insertions.
 """
 
 import dataclasses
