@@ -28,7 +28,7 @@ from flexmdm_jax.sampling.loop import Samples, in_batches, sample
 
 # Draws that stand for the law; a thousand samples are 50 times noisier.
 _REFERENCE = 50_000
-# Sets of perfect samples whose mean distance is the floor: it has an error of an
+# Sets of perfect samples whose mean distance is the floor: its error is an
 # eighth, where eight sets leave a quarter.
 _FLOOR_SETS = 32
 # Nobody's own draws are compared with themselves.
