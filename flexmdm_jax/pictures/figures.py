@@ -349,13 +349,10 @@ def plot_perplexity_by_length(
 # Distances of `plot_sampler_quality`, with the panels' titles and axes. Whole
 # sequences have one where the law is short, and else the likelihood.
 _QUALITIES = {
-  "length_ks": ("Lengths", "Kolmogorov-Smirnov distance"),
+  "length_ks": ("Lengths", "KS distance"),
   "bigram_tv": ("Bigrams", "total variation"),
   "sequence_tv": ("Whole sequences", "total variation"),
-  "excess_given_length": (
-    "Likelihood given length",
-    "|mean excess of -log p| (nats)",
-  ),
+  "excess_given_length": ("Likelihood given length", "|excess| (nats)"),
 }
 # Names that fit into a panel's legend.
 _FEW_NAMES = 4
@@ -406,9 +403,10 @@ def plot_sampler_quality(
     for quality in shown:
       axes = next(panels)
       _plot_quality(axes, group, quality, styles)
-      name = f"{title}: {_QUALITIES[quality][0].lower()}" if title else ""
-      note = f"N = {every[0].distance.num}" if quality == shown[0] else ""
-      _title(axes, name or _QUALITIES[quality][0], note)
+      # A group's title may be long: it stands alone, over all of its panels.
+      name = "" if title else _QUALITIES[quality][0]
+      note = f"N = {every[0].distance.num}" if quality == shown[-1] else ""
+      _title(axes, title if quality == shown[0] and title else name, note)
   first = figure.axes[0]
   if few:
     _legend(first, loc="best")
@@ -460,7 +458,7 @@ def _plot_quality(
   for axis in (axes.xaxis, axes.yaxis):
     axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
   axes.set_xlabel("network calls")
-  axes.set_ylabel(_QUALITIES[quality][1])
+  axes.set_ylabel(": ".join(_QUALITIES[quality]))
 
 
 def _figure(
