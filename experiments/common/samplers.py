@@ -8,12 +8,14 @@ by +: `tau_leaping+grid=events+finish=4`.
 import ast
 import dataclasses
 import re
+import shlex
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation.sampler_choice import Trial
 from flexmdm_jax.sampling import SamplerConfig
 
 _HINTS = typing.get_type_hints(SamplerConfig)
@@ -79,6 +81,24 @@ def parse_samplers(
     method, _, fields = text.partition("+")
     samplers[text] = {"method": method, **parse_fields(flag, fields)}
   return samplers
+
+
+def config_flags(
+  trial: Trial, samplers: Mapping[str, Mapping[str, Any]]
+) -> str:
+  """Writes a path and a sampler as flags that set them in a config.
+
+  Args:
+    trial: the path, the sampler's name, and its calls.
+    samplers: name -> fields, as `parse_samplers` has them.
+  """
+  fields = {"steps": trial.calls, **samplers[trial.sampler]}
+  settings = {f"sampler.{name}": value for name, value in fields.items()}
+  return shlex.join(
+    f"--config.{name}={value}"
+    for name, value in {"path": trial.path, **settings}.items()
+    if value is not None
+  )
 
 
 def _value(word: str) -> Any:
