@@ -1,7 +1,8 @@
 """Samples from a trained model; one JSON object a line.
 
   python -m experiments.sample --workdir=DIR --num=8 --steps=64 \
-    --out=samples.jsonl [--prompt='0 2 3'] [--prefix='0 2' --suffix='1']
+    --out=samples.jsonl [--prompt='0 2 3'] [--prefix='0 2' --suffix='1'] \
+    [--sampler=entropy_budget=0.2,group=2]
 
 Prompts, prefixes and suffixes are text if the run's data are, and the lines
 then have the samples' "text" too; otherwise token ids separated by spaces.
@@ -13,8 +14,10 @@ import jax
 from absl import flags
 
 from experiments.common import cli
+from experiments.common.samplers import parse_fields
 from experiments.common.starts import parse_start
 from flexmdm_jax import files
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.runs import Run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -25,6 +28,11 @@ _PROMPT = flags.DEFINE_string("prompt", None, "Prompt to continue.")
 _PREFIX = flags.DEFINE_string("prefix", None, "Prefix before the hole.")
 _SUFFIX = flags.DEFINE_string("suffix", None, "Suffix after the hole.")
 _METHOD = flags.DEFINE_string("method", None, "Sampling method.")
+_SAMPLER = flags.DEFINE_string(
+  "sampler",
+  "",
+  "Further fields of SamplerConfig, as in entropy_budget=0.2,group=2.",
+)
 _PATH = flags.DEFINE_string(
   "path",
   None,
@@ -49,7 +57,13 @@ def main(_):
     top_p=_TOP_P.value,
   )
   given = {name: x for name, x in flag_values.items() if x is not None}
-  run = run.with_sampler(**given).with_path(_PATH.value)
+  fields = parse_fields("sampler", _SAMPLER.value)
+  if twice := sorted(given.keys() & fields.keys()):
+    raise InputError(
+      f"--sampler={_SAMPLER.value} and --{twice[0]} give the same: leave one"
+      " out."
+    )
+  run = run.with_sampler(**given, **fields).with_path(_PATH.value)
   task = run.task
   start = parse_start(
     _NUM.value,

@@ -1,23 +1,18 @@
-"""Evaluations by the names that `--task` has, with flags for their options.
-
-A scorer is a causal language model of the Hugging Face hub, its folder, or a
-GGUF file (`flexmdm_jax.evaluation.scorers` says where a small one is found), or
-the work directory of an autoregressive run.
-"""
+"""Evaluations by the names that `--task` has, with flags for their options."""
 
 from absl import flags
 
-from experiments.common import cli
+from experiments.common import cli, scorers
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.evaluation import Evaluation
 from flexmdm_jax.evaluation.generative_perplexity import GenerativePerplexity
 from flexmdm_jax.evaluation.lengths import LengthLaw
 from flexmdm_jax.evaluation.likelihood import HeldOutLikelihood
 from flexmdm_jax.evaluation.maze import MazePlanning
-from flexmdm_jax.evaluation.run_scorer import load_scorer
 from flexmdm_jax.evaluation.scorers import Scorer
 from flexmdm_jax.evaluation.variance import GradientVariance
 
+flags.adopt_module_key_flags(scorers)
 _KIND = flags.DEFINE_string("kind", "tight", "Kind of bound: tight or paper.")
 _NUM_TIMES = flags.DEFINE_integer(
   "num_times", 128, "Network calls a sequence for the likelihood, at most."
@@ -30,41 +25,17 @@ _SAMPLES = flags.DEFINE_string(
 )
 _PLOTS = flags.DEFINE_string("plots", None, "Directory to draw pictures in.")
 _MAUVE = flags.DEFINE_bool("mauve", False, "Compute MAUVE too, by the scorer.")
-_SCORER = flags.DEFINE_string(
-  "scorer", None, "Hub name, folder, GGUF file or run that scores text."
-)
-_SCORER_BATCH = flags.DEFINE_integer(
-  "scorer_batch_size", 8, "Texts that the scorer reads at once."
-)
-_SCORER_LENGTH = flags.DEFINE_integer(
-  "scorer_max_length",
-  None,
-  "Tokens that the scorer reads of a text; by default 1,024 or its context.",
-)
-_SCORER_BEGIN = flags.DEFINE_string(
-  "scorer_begin",
-  None,
-  "Text that the scorer reads before each, to score its first token too.",
-)
-_SCORER_DEVICE = flags.DEFINE_string(
-  "scorer_device", None, "Device of the scorer: cpu, cuda, ..."
-)
 
 
 def _scorer() -> Scorer:
   """Loads the scorer; InputError without one."""
-  if _SCORER.value is None:
+  scorer = scorers.load()
+  if scorer is None:
     raise InputError(
       "--task=generative_perplexity needs a scorer: give --scorer=gpt2-large,"
       " or the folder of another causal language model."
     )
-  return load_scorer(
-    _SCORER.value,
-    device=_SCORER_DEVICE.value,
-    batch_size=_SCORER_BATCH.value,
-    max_length=_SCORER_LENGTH.value,
-    begin=_SCORER_BEGIN.value,
-  )
+  return scorer
 
 
 TASKS = {

@@ -93,16 +93,35 @@ def get_config() -> config_dict.ConfigDict:
       fsdp=placeholder(int),
       tensor=placeholder(int),
     ),
-    # Used by experiments.evaluate; experiments.sample takes --steps.
+    # Used by experiments.evaluate; experiments.sample takes --steps, --method
+    # and --sampler. See flexmdm_jax/sampling/config.py.
     sampler=dict(
       steps=256,
       method="events",
-      confidence="margin",
+      # Which masks are revealed first; None: what suits the method.
+      confidence=placeholder(str),
+      # "thinned", "rounded", "poisson" or "published"; None: by the gap head.
+      insertions=placeholder(str),
+      # Of method "adaptive": among how many leftmost masks it chooses.
       window_scale=placeholder(float),
       max_window=placeholder(int),
       temperature=1.0,
       top_p=1.0,
+      # Where the steps end, "time" or "events"; not of method "events".
+      grid="time",
       time_exponent=1.0,
+      # Last calls that only reveal; not of methods "events" and "midpoint".
+      finish=0,
+      # Of method "events": events a call at least; and what a call reveals
+      # (nats) and inserts (tokens) beyond the clock's.
+      group=1,
+      entropy_budget=placeholder(float),
+      insert_budget=placeholder(float),
+      # Times that finished rows are noised again, to which time, and the calls
+      # of each; None: as many as of the first round.
+      corrections=0,
+      correction_time=0.5,
+      correction_calls=placeholder(int),
     ),
   )
 

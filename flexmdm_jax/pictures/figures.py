@@ -346,77 +346,119 @@ def plot_perplexity_by_length(
   save(figure, path)
 
 
-# Distances of `plot_sampler_quality`, with the panels' titles and axes.
+# Distances of `plot_sampler_quality`, with the panels' titles and axes. Whole
+# sequences have one where the law is short, and else the likelihood.
 _QUALITIES = {
-  "length_ks": ("Lengths", "Kolmogorov-Smirnov distance"),
-  "excess": ("Likelihood", "|mean of -log p - entropy| (nats)"),
+  "length_ks": ("Lengths", "KS distance"),
   "bigram_tv": ("Bigrams", "total variation"),
   "sequence_tv": ("Whole sequences", "total variation"),
+  "excess_given_length": ("Likelihood given length", "|excess| (nats)"),
 }
+# Names that fit into a panel's legend.
+_FEW_NAMES = 4
 
 
 def plot_sampler_quality(
-  path: str | os.PathLike, rows: Sequence[SamplerQuality]
+  path: str | os.PathLike,
+  rows: Sequence[SamplerQuality] | Mapping[str, Sequence[SamplerQuality]],
 ) -> None:
   """Draws samplers' distances from a law against their network calls.
 
-  A panel a distance, a line a name, on two logs; the dashed line is the floor,
-  where perfect samples are. Whole sequences have a panel if the law is short.
+  A panel a distance (lengths, bigrams, and of a short law whole sequences, of
+  others the likelihood given the length), a line a name, on two logs; the
+  dashed line is the floor, where perfect samples are.
 
   Args:
     path: PNG file to write.
-    rows: what `exact.sampler_quality` returns.
+    rows: what `exact.sampler_quality` returns; or several of these by a title,
+      such as the path, each of which has panels of its own.
 
   Raises:
     InputError: no rows, or of different numbers of samples.
   """
-  require(rows, "plot_sampler_quality needs at least one row.")
-  numbers = {row.distance.num for row in rows}
+  groups = rows if isinstance(rows, Mapping) else {"": rows}
+  every = [row for group in groups.values() for row in group]
+  require(
+    every and all(groups.values()),
+    "plot_sampler_quality needs at least one row.",
+  )
+  numbers = {row.distance.num for row in every}
   require(
     len(numbers) == 1,
     f"rows of {sorted(numbers)} samples have different floors: split them.",
   )
-  shown = [
-    name for name in _QUALITIES if getattr(rows[0].distance, name) is not None
-  ]
-  figure, panels = _figure(3.7 * len(shown), 3.8, columns=len(shown))
-  styles = model_styles(row.name for row in rows)
-  for axes, quality in zip(panels, shown, strict=True):
-    for name, style in styles.items():
-      line = sorted(
-        (row.calls, abs(value))
-        for row in rows
-        if row.name == name
-        and (value := getattr(row.distance, quality)) is not None
-      )
-      axes.plot(
-        *zip(*line, strict=True),
-        color=style.colour,
-        ls=style.dash,
-        marker=style.marker,
-        markersize=6,
-        markeredgecolor="white",
-        lw=1.8,
-        label=name,
-      )
-    floor = getattr(rows[0].distance.floor, quality)
-    axes.axhline(floor, color=_DATA, ls="--", lw=1.2, label="perfect samples")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    ticks = sorted({row.calls for row in rows})
-    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
-    for axis in (axes.xaxis, axes.yaxis):
-      axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-    title, label = _QUALITIES[quality]
-    axes.set_xlabel("network calls")
-    axes.set_ylabel(label)
-    _title(axes, title)
-  _title(panels[0], _QUALITIES[shown[0]][0], f"N = {numbers.pop()}")
-  _legend(panels[0], loc="best")
+  short = every[0].distance.sequence_tv is not None
+  left_out = "excess_given_length" if short else "sequence_tv"
+  shown = [name for name in _QUALITIES if name != left_out]
+  styles = model_styles(row.name for row in every)
+  few = len(styles) <= _FEW_NAMES
+  figure, panels = _figure(
+    3.7 * len(shown) + (0 if few else 3),
+    3.8 * len(groups),
+    columns=len(shown),
+    rows=len(groups),
+  )
+  panels = iter(panels)
+  for title, group in groups.items():
+    for quality in shown:
+      axes = next(panels)
+      _plot_quality(axes, group, quality, styles)
+      # A group's title may be long: it stands alone, over all of its panels.
+      name = "" if title else _QUALITIES[quality][0]
+      note = f"N = {every[0].distance.num}" if quality == shown[-1] else ""
+      _title(axes, title if quality == shown[0] and title else name, note)
+  first = figure.axes[0]
+  if few:
+    _legend(first, loc="best")
+  else:
+    figure.legend(
+      *first.get_legend_handles_labels(),
+      loc="outside right upper",
+      fontsize=9,
+      labelcolor=INK,
+      frameon=False,
+    )
   save(figure, path)
+
+
+def _plot_quality(
+  axes: Axes,
+  rows: Sequence[SamplerQuality],
+  quality: str,
+  styles: Mapping[str, Style],
+) -> None:
+  """Draws one distance of all names, and its floor."""
+  for name, style in styles.items():
+    line = sorted(
+      (row.calls, abs(value))
+      for row in rows
+      if row.name == name
+      and (value := getattr(row.distance, quality)) is not None
+    )
+    axes.plot(
+      [calls for calls, _ in line],
+      [value for _, value in line],
+      color=style.colour,
+      ls=style.dash,
+      marker=style.marker,
+      markersize=6,
+      markeredgecolor="white",
+      lw=1.8,
+      label=name,
+    )
+  floor = getattr(rows[0].distance.floor, quality)
+  axes.axhline(floor, color=_DATA, ls="--", lw=1.2, label="perfect samples")
+  axes.set_xscale("log", base=2)
+  axes.set_yscale("log")
+  ticks = sorted({row.calls for row in rows})
+  axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_minor_locator(ticker.NullLocator())
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+  axes.set_xlabel("network calls")
+  axes.set_ylabel(": ".join(_QUALITIES[quality]))
 
 
 def _figure(

@@ -60,6 +60,29 @@ def test_excess_by_hand():
   assert law_distance(law, [[0]] * 9).excess < 0
 
 
+def test_excess_given_length_by_hand():
+  # Of a sequence of one token -log p is as of "0" with 3/4 and "1" with 1/4.
+  law = ShortLaw({"": 0.2, "0": 0.6, "1": 0.2}, VOCAB, 1)
+  expected = -0.75 * np.log(0.6) - 0.25 * np.log(0.2)
+  sigma = 4 * np.log(3) / np.sqrt(40_000)
+  only_mode = law_distance(law, [[0]] * 20)
+  given = -np.log(0.6) - expected
+  assert only_mode.excess_given_length == pytest.approx(given, abs=sigma)
+  # Wrong lengths alone are not seen: the empty sequence is as it must be.
+  empty = law_distance(law, [[]] * 20)
+  assert empty.excess_given_length == pytest.approx(0, abs=1e-9)
+  assert abs(empty.excess) > 0.1
+  # Nothing is known of longer ones than the law has; they are not possible.
+  assert law_distance(law, [[0, 0]] * 2).excess_given_length is None
+
+
+def test_the_length_explains_most_of_the_noise():
+  distance = law_distance(LANGUAGE, LANGUAGE.draw(1000, seed=1))
+  assert distance.excess_given_length_error < 0.6 * distance.excess_error
+  error = abs(distance.excess_given_length)
+  assert error < 4 * distance.excess_given_length_error
+
+
 @pytest.mark.parametrize(
   "law",
   [PAPER, LANGUAGE, MarkovLanguage(symbols=3, mean_length=9, max_length=20)],
@@ -70,6 +93,8 @@ def test_perfect_samples_are_at_the_floor(law):
   distance = law_distance(law, law.draw(2000, seed=0))
   floor = dataclasses.asdict(distance.floor)
   assert abs(distance.excess) < 4 * distance.excess_error
+  error = distance.excess_given_length_error
+  assert abs(distance.excess_given_length) < 4 * error
   assert distance.impossible == 0
   assert (distance.sequence_tv is None) == (law is not PAPER)
   for name in ("length_ks", "bigram_tv", "sequence_tv"):
@@ -87,13 +112,16 @@ def test_floors_fall_with_the_number_of_samples():
     dataclasses.asdict(law_distance(PAPER, PAPER.draw(num, 0)).floor)
     for num in (100, 2500)
   )
-  assert all(3 < few[name] / many[name] < 8 for name in few)
+  # By the root of 25; a mean of 32 absolute values has an error of an eighth.
+  ratio = {name: few[name] / many[name] for name in few}
+  assert all(3 < x < 8 for x in ratio.values()), ratio
 
 
 def test_nothing_possible():
   distance = law_distance(PAIR, [[1], [1]])
   assert (distance.impossible, distance.excess) == (1.0, None)
   assert distance.excess_error is None
+  assert distance.excess_given_length is None
 
 
 # One canvas compiles once.
@@ -116,6 +144,7 @@ def test_more_calls_come_closer(rows):
   assert fine.length_ks < 2.5 * fine.floor.length_ks
   assert fine.bigram_tv < 3 * fine.floor.bigram_tv
   assert all(0 <= row.truncated < 0.01 and row.seconds > 0 for row in rows)
+  assert all(0 < row.mean_calls <= row.calls for row in rows)
   asdict = [dataclasses.asdict(row) for row in rows]
   assert json.loads(json.dumps(asdict)) == asdict
 

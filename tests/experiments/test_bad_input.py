@@ -15,6 +15,13 @@ CASES = {
     ["--kernel=insert_unmask", "--out=x.json"],
     "nothing to tune on a cpu",
   ),
+  "samplers": (
+    "benchmark",
+    ["--suite=law", "--methods=events+grow=1", "--out=build/x.json"],
+    "'grow=1'",
+  ),
+  "law": ("benchmark", ["--suite=law", "--law=x", "--out=build/x.json"], "=x"),
+  "suite": ("benchmark", ["--suite=speed", "--out=build/x.json"], "=speed"),
   "config file": (
     "train",
     ["--config=experiments/configs/nope.py"],

@@ -1,11 +1,14 @@
 """Every suite runs, and what it compares does the same work."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import kernels, sampling, shapes
+from experiments.benchmarks import kernels, law, sampling, shapes
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation.lengths import import_figures
 
 pytestmark = pytest.mark.slow
 
@@ -68,3 +71,34 @@ def test_shapes():
   assert sum(x.size for x in jax.tree.leaves(params)) > 8.0e9
   with pytest.raises(InputError, match="--shape=huge"):
     shapes.make_model("huge", None, None)
+
+
+def test_law_suite(tmp_path):
+  methods = {
+    "events": {"method": "events", "buckets": ()},
+    "grid": {"method": "tau_leaping", "grid": "events", "buckets": ()},
+  }
+  settings = dict(
+    law="short", methods=methods, heads=["law"], steps=[8], num=200
+  )
+  (measured,) = law.measure(paths=["power:2,power:2"], **settings)
+  rows = measured.summary()
+  assert [(row["name"], row["calls"]) for row in rows] == [
+    ("events", 8),
+    ("grid", 8),
+  ]
+  for row in rows:
+    assert (row["path"], row["head"]) == ("power:2,power:2", "law")
+    assert row["mean_calls"] <= 8
+    distance = row["distance"]
+    # A perfect sampler has the floor, one of empty sequences .9.
+    assert distance["sequence_tv"] < distance["floor"]["sequence_tv"] + 0.2
+  assert json.loads(json.dumps(rows)) == rows
+  law.plot(tmp_path / "law.png", [measured], import_figures())
+  assert (tmp_path / "law.png").stat().st_size > 1000
+  for wrong, says in (
+    (dict(paths=["nowhere"]), "path='nowhere'"),
+    (dict(paths=["trained"], steps=[0]), "steps=0"),
+  ):
+    with pytest.raises(InputError, match=says):
+      next(law.measure(**(settings | wrong)))

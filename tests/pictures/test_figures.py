@@ -229,21 +229,23 @@ def test_plot_mazes_rejects(tmp_path):
     maze_plots.plot_mazes(tmp_path / "x.png", GRID[0], [([0], [0], {})])
 
 
-def quality(name, calls, excess, sequence_tv=0.2, num=100):
-  floor = Floor(0.1, 0.02, 0.3, 0.01, sequence_tv and 0.05)
+def quality(name, calls, excess, sequence_tv=None, num=100):
+  floor = Floor(0.1, 0.02, 0.3, 0.2, 0.01, sequence_tv and 0.05)
   distance = LawDistance(
-    num,
-    5.0,
-    5.1,
-    0.4 / calls,
-    excess,
-    0.1,
-    0.0,
-    0.3 / calls,
-    sequence_tv,
-    floor,
+    num=num,
+    mean_length=5.0,
+    law_mean_length=5.1,
+    length_ks=0.4 / calls,
+    excess=excess,
+    excess_error=0.1,
+    excess_given_length=excess,
+    excess_given_length_error=0.1,
+    impossible=0.0,
+    bigram_tv=0.3 / calls,
+    sequence_tv=sequence_tv,
+    floor=floor,
   )
-  return SamplerQuality(name, calls, 0.0, 1.0, distance)
+  return SamplerQuality(name, calls, float(calls), 0.0, 1.0, distance)
 
 
 def test_plot_sampler_quality(tmp_path):
@@ -255,13 +257,16 @@ def test_plot_sampler_quality(tmp_path):
   ]
   path = tmp_path / "new" / "quality.png"
   plots.plot_sampler_quality(path, rows)
-  assert_picture(path, 4 * 3.7, 3.8)
+  assert_picture(path, 3 * 3.7, 3.8)
   for style in plots.model_styles(["FlexMDM", "Euler", "lost"]).values():
     assert has_colour(path, style.colour)
-  plots.plot_sampler_quality(path, [quality("FlexMDM", 8, 1.0, None)])
+  # A short law has whole sequences in place of the likelihood.
+  plots.plot_sampler_quality(path, [quality("FlexMDM", 8, None, 0.2)])
   assert_picture(path, 3 * 3.7, 3.8)
+  assert has_colour(path, plots.model_styles(["FlexMDM"])["FlexMDM"].colour)
   for bad, says in (
     ([], "at least one row"),
+    ({"a": rows, "b": []}, "at least one row"),
     (
       [quality("a", 8, 1.0), quality("a", 8, 1.0, num=9)],
       r"rows of \[9, 100\]",
@@ -269,3 +274,11 @@ def test_plot_sampler_quality(tmp_path):
   ):
     with pytest.raises(InputError, match=says):
       plots.plot_sampler_quality(path, bad)
+
+
+def test_plot_sampler_quality_of_several_paths_and_many_names(tmp_path):
+  rows = [quality(name, n, 1 / n) for name in "abcde" for n in (8, 16)]
+  path = tmp_path / "quality.png"
+  plots.plot_sampler_quality(path, {"trained": rows, "lengths_first": rows})
+  # The legend of many names stands beside the panels.
+  assert_picture(path, 3 * 3.7 + 3, 2 * 3.8)
