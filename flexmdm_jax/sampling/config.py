@@ -116,6 +116,11 @@ class SamplerConfig:
       "insertions",
       "needs a method of a grid",
     )
+    require(
+      self.finish == 0 or self.method not in ("events", "midpoint"),
+      "finish",
+      "needs a method of one call a step of a grid",
+    )
     for field in ("window_scale", "max_window", "insert_budget"):
       value = getattr(self, field)
       require(value is None or value >= 1, field, "must be None or >= 1")

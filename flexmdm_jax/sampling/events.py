@@ -92,8 +92,8 @@ class Events:
   order: str = "spread"
   insertions: str | None = None
   group: int = 1
-  entropy_budget: float | None = None
-  insert_budget: float | None = None
+  entropy_budget: float | int | None = None
+  insert_budget: float | int | None = None
   calls = 1
 
   def step(
@@ -147,8 +147,9 @@ class Events:
     if score is None or self.entropy_budget is not None:
       wanted = masked
     else:
-      most = self._pace(jnp.sum(masked) + 2.0 * (turn.room - length), turn)
-      most = jnp.maximum(most, jnp.sum(due <= turn.end))
+      to_go = jnp.sum(masked, dtype=jnp.int32) + 2 * (turn.room - length)
+      most = self._pace(to_go.astype(jnp.float32), turn).astype(jnp.int32)
+      most = jnp.maximum(most, jnp.sum(due <= turn.end, dtype=jnp.int32))
       wanted = draws.most_confident(masked, score, most)
     if score is None:
       score = jnp.zeros(masked.shape)
@@ -227,8 +228,9 @@ class Events:
     joint = to_do.one_gap & law_known
     last = _last_event(row.due, inserted, ~joint, pace)
     # An even share of all events; where calls are plenty, of the insertions.
-    most = to_do.events / turn.left
-    even = jnp.where(most > 1, jnp.inf, 2 * to_do.mean / turn.left)
+    left = turn.left.astype(jnp.float32)
+    most = to_do.events / left
+    even = jnp.where(most > 1, jnp.inf, 2 * to_do.mean / left)
     most = jnp.minimum(most, even)
     halt = _halt(row.start, to_do.mean, most, joint, pace, path)
     clock = jnp.minimum(last, halt)
@@ -237,7 +239,7 @@ class Events:
     # Of a mean alone, the times of the next few events are guesses, and where
     # the clock stops at them texts become too long (45 tokens for 39 at 32
     # calls): with more events than calls, the clock is the grid's.
-    few_calls = (to_do.events > turn.left) & (row.start < 1) & (turn.left > 1)
+    few_calls = (to_do.events > left) & (row.start < 1) & (turn.left > 1)
     return jnp.where(few_calls, jnp.maximum(turn.end, row.start), clock)
 
 
@@ -256,7 +258,7 @@ def _last_event(
     pace: number of events, at least 1.
   """
   time = jnp.concatenate([due, inserted])
-  cost = jnp.ones_like(inserted) * counts
+  cost = jnp.broadcast_to(counts.astype(due.dtype), inserted.shape)
   cost = jnp.concatenate([jnp.ones_like(due), cost])
   order = jnp.argsort(time, stable=True)
   time = time[order]
@@ -303,7 +305,7 @@ def _halt(
   return jnp.where(too_far(jnp.ones_like(start)), low, jnp.inf)
 
 
-def _nth(time: Float[Array, " L"], n: float) -> Float[Array, ""]:
+def _nth(time: Float[Array, " L"], n: float | int) -> Float[Array, ""]:
   """Finds the n-th of some times; infinite if there are not more."""
   n = min(int(n), time.size)
   return jnp.sort(time)[n - 1]
