@@ -116,13 +116,13 @@ class Events:
 
     def move(canvas):
       answer = chain.ask(token_keys, canvas, turn.start, row.wanted)
-      reveal, inserted, time = jax.vmap(
+      reveal, inserted, cut, time = jax.vmap(
         lambda *args: self._after(*args, turn, chain.path)
       )(row, answer.drawn, answer.log_gaps, answer.law, count_keys, slot_keys)
       moved, full = chain.move(
         canvas, jnp.where(reveal, answer.drawn.token, -1), inserted
       )
-      return moved, time, full
+      return moved, time, full | cut
 
     def stay(canvas):
       return canvas, jnp.ones_like(turn.start), jnp.zeros_like(waits)
@@ -170,13 +170,21 @@ class Events:
     slot_key: Key[Array, ""],
     turn: Turn,
     path: JointInterpolant,
-  ) -> tuple[Bool[Array, " C"], Int[Array, " G"], Float[Array, ""]]:
-    """Picks the events of the step: reveals, insertions, and the time after."""
+  ) -> tuple[
+    Bool[Array, " C"], Int[Array, " G"], Bool[Array, ""], Float[Array, ""]
+  ]:
+    """Picks the events of the step.
+
+    Returns:
+      Which masks are revealed, how many are inserted in each gap, whether more
+      are missing than fit, and the time after.
+    """
     kind = insertions.choose(self.insertions, law)
     whole = jnp.float32(1.0)
     count = insertions.draw(count_key, kind, log_gaps, law, whole, whole)
     count = jnp.where(row.open_gaps, count, 0)
-    gap, there = insertions.slots(count, turn.room, turn.room - row.length)
+    most = turn.room - row.length
+    gap, there = insertions.slots(count, turn.room, most)
     times = path.insertion.sample_after(
       slot_key, jnp.broadcast_to(row.start, there.shape)
     )
@@ -195,8 +203,8 @@ class Events:
     until = jnp.where(turn.left <= 2, jnp.inf, clock)
     if self.insert_budget is not None:
       until = jnp.maximum(until, _nth(times, self.insert_budget))
-    comes = (times <= until).astype(jnp.int32)
-    inserted = jnp.zeros_like(count).at[gap].add(comes, mode="drop")
+    comes = there & (times <= until)
+    inserted, cut = insertions.fill(count, gap, comes, most)
 
     score = row.score
     if self.order in draws.CONFIDENCES:
@@ -207,7 +215,7 @@ class Events:
       )
       reveals = jnp.maximum(reveals, sure)
     reveal = draws.most_confident(row.wanted, score, reveals)
-    return reveal, inserted, jnp.minimum(until, 1.0)
+    return reveal, inserted, cut, jnp.minimum(until, 1.0)
 
   def _clock(
     self,

@@ -86,7 +86,7 @@ class Midpoint:
 
     def move(canvas):
       answer = chain.ask(token_keys, canvas, (s + u) / 2, due < jnp.inf)
-      reveal, inserted, time = jax.vmap(
+      reveal, inserted, cut, time = jax.vmap(
         lambda *row: self._take(*row, turn.room, chain.path, halve)
       )(
         due,
@@ -102,7 +102,7 @@ class Midpoint:
       moved, full = chain.move(
         canvas, jnp.where(reveal, answer.drawn.token, -1), inserted
       )
-      return moved, time, full
+      return moved, time, full | cut
 
     def stay(canvas):
       return canvas, u, jnp.zeros(u.shape, bool)
@@ -125,7 +125,12 @@ class Midpoint:
     path: JointInterpolant,
     halve: bool,
   ):
-    """Picks the events of one row to carry out: reveals, insertions, time."""
+    """Picks the events of one row to carry out.
+
+    Returns:
+      Which masks are revealed, how many are inserted in each gap, whether more
+      are missing than fit, and the time after.
+    """
     last = _inserts_all(path, u)
     hazard = path.insertion.integrated_hazard(s, u)
     count = gap_laws.poisson(count_key, hazard * jnp.exp(log_gaps))
@@ -134,8 +139,9 @@ class Midpoint:
     everything = insertions.draw(count_key, kind, log_gaps, law, whole, hazard)
     count = jnp.where(open_gaps, jnp.where(last, everything, count), 0)
     if not halve:
-      return due < jnp.inf, count, u
-    gap, there = insertions.slots(count, room, room - length)
+      return due < jnp.inf, count, jnp.array(False), u
+    most = room - length
+    gap, there = insertions.slots(count, room, most)
     # Uniform in the integrated hazard: the rates are those of the middle.
     share = jax.random.uniform(slot_key, there.shape)
     left = path.insertion.survival(u) / path.insertion.survival(s)
@@ -147,9 +153,9 @@ class Midpoint:
     num = jnp.sum(time < jnp.inf)
     tau = time[jnp.maximum(num // 2, 1) - 1]
     tau = jnp.where(num > 0, tau, u)
-    comes = jnp.where(last, there, when <= tau).astype(jnp.int32)
-    inserted = jnp.zeros_like(count).at[gap].add(comes, mode="drop")
-    return due <= tau, inserted, tau
+    comes = there & (last | (when <= tau))
+    inserted, cut = insertions.fill(count, gap, comes, most)
+    return due <= tau, inserted, cut, tau
 
 
 def _inserts_all(path: JointInterpolant, u: Float[Array, "*b"]):
