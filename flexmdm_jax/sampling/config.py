@@ -112,9 +112,11 @@ class SamplerConfig:
           f'needs method="{method}"',
         )
     require(
-      self.insertions != "published" or self.method != "events",
+      self.insertions != "published"
+      or (self.method not in ("events", "midpoint") and self.finish == 0),
       "insertions",
-      "needs a method of a grid",
+      "needs a method of one call a step of a grid, and no finish: a step that"
+      " inserts all has an infinite hazard",
     )
     require(
       self.finish == 0 or self.method not in ("events", "midpoint"),

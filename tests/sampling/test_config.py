@@ -24,6 +24,8 @@ PATH = fm.JointInterpolant(Linear(), Linear())
     ("confidence", "spread", dict(method="adaptive")),
     ("insertions", "magic", {}),
     ("insertions", "published", dict(method="events")),
+    ("insertions", "published", dict(method="midpoint")),
+    ("insertions", "published", dict(method="tau_leaping", finish=1)),
     ("window_scale", 0.5, dict(method="adaptive")),
     ("window_scale", 2.0, dict(method="euler")),
     ("max_window", 0, dict(method="adaptive")),
