@@ -36,7 +36,10 @@ CHECKED = (
   "sampling.canvas",
   "sampling.chain",
   "sampling.draws",
+  "sampling.events",
+  "sampling.insertions",
   "sampling.methods",
+  "sampling.midpoint",
   "times",
 )
 jaxtyping.install_import_hook(

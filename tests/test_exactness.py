@@ -106,8 +106,9 @@ def draw(key, denoiser, start, interpolant, config):
 
 def draw_from(law, start, gap_law=False, interpolant=LINEAR, **config):
   """Samples of a law's perfect denoiser, with their trace."""
-  denoiser = law.denoiser(interpolant.insertion, gap_law)
   config = fm.SamplerConfig(**config)
+  own_clocks = config.method in ("events", "midpoint")
+  denoiser = law.denoiser(interpolant.insertion, gap_law, not own_clocks)
   return draw(jax.random.key(0), denoiser, start, interpolant, config)
 
 
@@ -237,8 +238,11 @@ THINNED = dict(gap_law=True, time_exponent=2.0, steps=128)
 def test_bias_vanishes_with_the_step(method):
   # At 128 steps it is 0.050, 0.039, 0.041: nearly all of it insertions that
   # a step makes twice.
-  coarse = draw_from(laws.PAPER, EMPTY, method=method, steps=8)
-  fine = draw_from(laws.PAPER, EMPTY, method=method, steps=128)
+  config = dict(method=method)
+  if method != "euler":
+    config["insertions"] = "published"
+  coarse = draw_from(laws.PAPER, EMPTY, **config, steps=8)
+  fine = draw_from(laws.PAPER, EMPTY, **config, steps=128)
   assert laws.PAPER.tv(fine) < 6 / 128 + laws.PAPER.floor(NUM)
   assert laws.PAPER.tv(coarse) > 5 * laws.PAPER.tv(fine)
 
@@ -262,11 +266,19 @@ def test_every_order_samples_the_law(method):
   assert law.p_value(samples) > 1e-3
 
 
+@pytest.mark.parametrize(
+  "config",
+  [
+    dict(steps=48, gap_law=True),
+    pytest.param(dict(method="adaptive", **THINNED), marks=pytest.mark.slow),
+  ],
+  ids=["events", "adaptive"],
+)
 @pytest.mark.parametrize("name", CONDITIONALS)
-def test_frozen_tokens(name):
+def test_frozen_tokens(name, config):
   law, (given, holes), pattern = CONDITIONALS[name]
   start = general_start(given, holes)
-  samples = draw_from(law, start, method="adaptive", **THINNED)
+  samples = draw_from(law, start, **config)
   assert law.tv(samples) < 2 / 128 + law.floor(NUM)
   assert law.p_value(samples) > 1e-3
   states = laws.texts(*map(np.asarray, samples.trace))
@@ -292,11 +304,17 @@ def test_rows_may_fill_up():
   thinned = draw_from(law, EMPTY, method="tau_leaping", **THINNED)
   assert law.tv(thinned) < 3 / 128 + law.floor(NUM)
   assert law.p_value(thinned) > 1e-3
-  # Poisson insertions overshoot, less and less: at 128 steps the distance is
+  # The published insertions overshoot, less and less: at 128 steps it is
   # 0.074 and 0.084 with two keys, 3.2 and 3.9 % of the rows are cut, and at 8
   # steps 7.1 and 6.3 %.
   coarse, fine = (
-    draw_from(law, EMPTY, method="tau_leaping", steps=steps)
+    draw_from(
+      law,
+      EMPTY,
+      method="tau_leaping",
+      insertions="published",
+      steps=steps,
+    )
     for steps in (8, 128)
   )
   assert law.tv(fine) < 11 / 128 + law.floor(NUM)
@@ -304,7 +322,13 @@ def test_rows_may_fill_up():
 
 
 @pytest.mark.parametrize(
-  "method", ["tau_leaping", pytest.param("adaptive", marks=pytest.mark.slow)]
+  "method",
+  [
+    "events",
+    "tau_leaping",
+    pytest.param("midpoint", marks=pytest.mark.slow),
+    pytest.param("adaptive", marks=pytest.mark.slow),
+  ],
 )
 def test_fixed_length_mdm(method):
   samples = draw_from(

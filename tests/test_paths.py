@@ -150,7 +150,7 @@ def test_known_length_is_a_path_too():
 @quick_jit
 def _draw(key, denoiser):
   path = PATHS["lengths first"]
-  config = fm.SamplerConfig(steps=128)
+  config = fm.SamplerConfig(128, "tau_leaping")
   return fm.sample(key, denoiser, EMPTY, path, VOCAB, config, True)
 
 

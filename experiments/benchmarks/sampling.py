@@ -61,7 +61,8 @@ def samplers(model, denoiser, B, steps, buckets):
   start = empty_start(B, model.max_length, model.vocab)
   key = jax.random.key(0)
   fixed = (shapes.INTERPOLANT, model.vocab)
-  config = SamplerConfig(steps, buckets=buckets)
+  # The public code takes the same steps, a call each.
+  config = SamplerConfig(steps, "tau_leaping", buckets=buckets)
 
   def steered(wanted):
     return Steered(denoiser, jnp.float32(wanted))

@@ -165,6 +165,6 @@ def _draw_trace(path: pathlib.Path, method: TrainedMethod) -> None:
       np.asarray(start.frozen[0]),
       run.task.vocab.mask,
     ),
-    run.sampler.times(),
+    np.append(0.0, run.sampler.plan(run.path).end),
     Render(walls=~run.task.maze.grid),
   )

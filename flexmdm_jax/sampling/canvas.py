@@ -37,11 +37,11 @@ class Canvas(NamedTuple):
   @classmethod
   def of(cls, start: Start) -> "Canvas":
     """Makes the canvas at time 0, as wide as the start."""
-    closed, frozen = ~start.open_gaps[:, :-1], start.frozen
     end = jnp.take_along_axis(start.open_gaps, start.length[:, None], axis=1)
-    inside = jnp.arange(closed.shape[1]) < start.length[:, None]
-    marks = CLOSED * closed + GIVEN + FROZEN * frozen
-    marks = jnp.where(inside, marks, 0).astype(jnp.int32)
+    inside = jnp.arange(start.tokens.shape[1]) < start.length[:, None]
+    closed = jnp.where(start.open_gaps[:, :-1], 0, CLOSED)
+    frozen = jnp.where(start.frozen, FROZEN, 0)
+    marks = jnp.where(inside, closed + GIVEN + frozen, 0).astype(jnp.int32)
     return cls(start.tokens, start.length, marks, end)
 
   @property

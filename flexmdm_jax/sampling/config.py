@@ -113,9 +113,16 @@ class SamplerConfig:
           f'needs method="{method}"',
         )
     require(
-      self.insertions != "published" or self.method != "events",
+      self.insertions != "published"
+      or (self.method not in ("events", "midpoint") and self.finish == 0),
       "insertions",
-      "needs a method of a grid",
+      "needs a method of one call a step of a grid, and no finish: a step that"
+      " inserts all has an infinite hazard",
+    )
+    require(
+      self.finish == 0 or self.method not in ("events", "midpoint"),
+      "finish",
+      "needs a method of one call a step of a grid",
     )
     require(
       self.insertions is None or self.method != "euler",
@@ -140,8 +147,11 @@ class SamplerConfig:
     require(
       is_int(self.group) and self.group >= 1, "group", "must be an int >= 1"
     )
-    self._check_grid(require, is_int)
+    require(
+      is_int(self.finish) and self.finish >= 0, "finish", "must be an int >= 0"
+    )
     self._check_rounds(require, is_int)
+    self._check_grid(require)
     if self.buckets is not None:
       buckets = tuple(self.buckets)
       object.__setattr__(self, "buckets", buckets)
@@ -152,7 +162,7 @@ class SamplerConfig:
         "must be ascending ints >= 1",
       )
 
-  def _check_grid(self, require, is_int):
+  def _check_grid(self, require):
     """Checks the fields of the grid, and makes a tuple of its times."""
     grid, num_steps = self.grid, self._num_steps(self._rounds[0])
     require(num_steps >= 1, "steps", "are fewer than the calls of one step")
@@ -160,7 +170,9 @@ class SamplerConfig:
       grid = tuple(float(t) for t in grid)
       object.__setattr__(self, "grid", grid)
       require(
-        grid[0] == 0 and grid[-1] == 1 and list(grid) == sorted(set(grid)),
+        grid[:1] == (0.0,)
+        and grid[-1] == 1
+        and list(grid) == sorted(set(grid)),
         "grid",
         f"must be one of {grids.NAMES}, or times that increase from 0 to 1",
       )
@@ -172,9 +184,9 @@ class SamplerConfig:
       f"must be one of {grids.NAMES}, or times that increase from 0 to 1",
     )
     require(
-      is_int(self.finish) and 0 <= self.finish < num_steps,
+      self.finish < num_steps,
       "finish",
-      f"must be an int from 0 to {num_steps - 1}, one less than the steps",
+      f"must be at most {num_steps - 1}, one less than the steps",
     )
 
   def _check_rounds(self, require, is_int):
@@ -195,7 +207,7 @@ class SamplerConfig:
     )
     least = min(self._num_steps(n) for n in self._rounds)
     require(
-      least > self.finish,
+      self.corrections == 0 or least > self.finish,
       "corrections",
       f"leaves rounds of {self._rounds} of the {self.steps} calls: allow more"
       " steps, or fewer",

@@ -175,7 +175,7 @@ def within_budget(
   masked: Bool[Array, " C"],
   score: Float[Array, " C"],
   entropy: Float[Array, " C"],
-  budget: float,
+  budget: float | int,
 ) -> Int[Array, ""]:
   """Counts the masks that an entropy budget allows, highest scores first.
 

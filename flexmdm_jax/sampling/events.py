@@ -100,8 +100,8 @@ class Events:
   order: str = "spread"
   insertions: str | None = None
   group: int = 1
-  entropy_budget: float | None = None
-  insert_budget: float | None = None
+  entropy_budget: float | int | None = None
+  insert_budget: float | int | None = None
   calls = 1
 
   def step(
@@ -124,13 +124,13 @@ class Events:
 
     def move(canvas):
       answer = chain.ask(token_keys, canvas, turn.start, row.wanted)
-      reveal, inserted, time = jax.vmap(
+      reveal, inserted, cut, time = jax.vmap(
         lambda *args: self._after(*args, turn, chain.path)
       )(row, answer.drawn, answer.log_gaps, answer.law, count_keys, slot_keys)
       moved, full = chain.move(
         canvas, jnp.where(reveal, answer.drawn.token, -1), inserted
       )
-      return moved, time, full
+      return moved, time, full | cut
 
     def stay(canvas):
       return canvas, jnp.ones_like(turn.start), jnp.zeros_like(waits)
@@ -155,8 +155,9 @@ class Events:
     if score is None or self.entropy_budget is not None:
       wanted = masked
     else:
-      most = self._pace(jnp.sum(masked) + 2.0 * (turn.room - length), turn)
-      most = jnp.maximum(most, jnp.sum(due <= turn.end))
+      to_go = jnp.sum(masked, dtype=jnp.int32) + 2 * (turn.room - length)
+      most = self._pace(to_go.astype(jnp.float32), turn).astype(jnp.int32)
+      most = jnp.maximum(most, jnp.sum(due <= turn.end, dtype=jnp.int32))
       wanted = draws.most_confident(masked, score, most)
     if score is None:
       score = jnp.zeros(masked.shape)
@@ -177,13 +178,21 @@ class Events:
     slot_key: Key[Array, ""],
     turn: Turn,
     path: JointInterpolant,
-  ) -> tuple[Bool[Array, " C"], Int[Array, " G"], Float[Array, ""]]:
-    """Picks the events of the step: reveals, insertions, and the time after."""
+  ) -> tuple[
+    Bool[Array, " C"], Int[Array, " G"], Bool[Array, ""], Float[Array, ""]
+  ]:
+    """Picks the events of the step.
+
+    Returns:
+      Which masks are revealed, how many are inserted in each gap, whether more
+      are missing than fit, and the time after.
+    """
     kind = insertions.choose(self.insertions, law)
     whole = jnp.float32(1.0)
     count = insertions.draw(count_key, kind, log_gaps, law, whole, whole)
     count = jnp.where(row.open_gaps, count, 0)
-    gap, there = insertions.slots(count, turn.room, turn.room - row.length)
+    most = turn.room - row.length
+    gap, there = insertions.slots(count, turn.room, most)
     times = path.insertion.sample_after(
       slot_key, jnp.broadcast_to(row.start, there.shape)
     )
@@ -202,8 +211,8 @@ class Events:
     until = jnp.where(turn.left <= 2, jnp.inf, clock)
     if self.insert_budget is not None:
       until = jnp.maximum(until, _nth(times, self.insert_budget))
-    comes = (times <= until).astype(jnp.int32)
-    inserted = jnp.zeros_like(count).at[gap].add(comes, mode="drop")
+    comes = there & (times <= until)
+    inserted, cut = insertions.fill(count, gap, comes, most)
 
     score = row.score
     if self.order in draws.CONFIDENCES:
@@ -214,7 +223,7 @@ class Events:
       )
       reveals = jnp.maximum(reveals, sure)
     reveal = draws.most_confident(row.wanted, score, reveals)
-    return reveal, inserted, jnp.minimum(until, 1.0)
+    return reveal, inserted, cut, jnp.minimum(until, 1.0)
 
   def _clock(
     self,
@@ -235,8 +244,9 @@ class Events:
     joint = to_do.one_gap & law_known
     last = _last_event(row.due, inserted, ~joint, pace)
     # An even share of all events; where calls are plenty, of the insertions.
-    most = to_do.events / turn.left
-    even = jnp.where(most > 1, jnp.inf, 2 * to_do.mean / turn.left)
+    left = turn.left.astype(jnp.float32)
+    most = to_do.events / left
+    even = jnp.where(most > 1, jnp.inf, 2 * to_do.mean / left)
     most = jnp.minimum(most, even)
     halt = _halt(row.start, to_do.mean, most, joint, pace, path)
     clock = jnp.minimum(last, halt)
@@ -244,7 +254,7 @@ class Events:
     # path that inserts first does so for its reasons. Of a mean alone it is the
     # grid's: the times of the next few events are guesses, and where the clock
     # stops at them texts become too long (45 tokens for 39 at 32 calls).
-    few_calls = (to_do.events > turn.left) & (row.start < 1) & (turn.left > 1)
+    few_calls = (to_do.events > left) & (row.start < 1) & (turn.left > 1)
     grid = jnp.maximum(turn.end, row.start)
     by_grid = jnp.maximum(clock, grid) if law_known else grid
     return jnp.where(few_calls, by_grid, clock)
@@ -265,7 +275,7 @@ def _last_event(
     pace: number of events, at least 1.
   """
   time = jnp.concatenate([due, inserted])
-  cost = jnp.ones_like(inserted) * counts
+  cost = jnp.broadcast_to(counts.astype(due.dtype), inserted.shape)
   cost = jnp.concatenate([jnp.ones_like(due), cost])
   order = jnp.argsort(time, stable=True)
   time = time[order]
@@ -312,7 +322,7 @@ def _halt(
   return jnp.where(too_far(jnp.ones_like(start)), low, jnp.inf)
 
 
-def _nth(time: Float[Array, " L"], n: float) -> Float[Array, ""]:
+def _nth(time: Float[Array, " L"], n: float | int) -> Float[Array, ""]:
   """Finds the n-th of some times; infinite if there are not more."""
   n = min(int(n), time.size)
   return jnp.sort(time)[n - 1]

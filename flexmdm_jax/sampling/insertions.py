@@ -97,3 +97,28 @@ def slots(
   total = jnp.cumsum(count)
   gap = jnp.searchsorted(total, slot, side="right")
   return gap, slot < jnp.minimum(total[-1], most)
+
+
+def fill(
+  count: Int[Array, " G"],
+  gap: Int[Array, " L"],
+  comes: Bool[Array, " L"],
+  most: Int[Array, ""],
+) -> tuple[Int[Array, " G"], Bool[Array, ""]]:
+  """Counts the tokens of some slots by gap, and tells whether more are wanted.
+
+  Args:
+    count: number of missing tokens of each gap.
+    gap: the gap of each slot; see `slots`.
+    comes: which slots are filled.
+    most: number of tokens that fit.
+
+  Returns:
+    (inserted, full): the number of tokens to insert in each gap, and whether
+    they leave no room for others that are missing.
+  """
+  inserted = (
+    jnp.zeros_like(count).at[gap].add(comes.astype(count.dtype), mode="drop")
+  )
+  filled = jnp.sum(comes, dtype=count.dtype)
+  return inserted, (filled >= most) & (jnp.sum(count) > most)

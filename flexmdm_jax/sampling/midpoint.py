@@ -18,8 +18,8 @@ two stages: nothing of the first answer is carried over to the second, so no
 rate has to be attributed to a mask or a gap that was not there. All rates stay
 positive, which an extrapolation of two answers would not grant.
 
-The last step ends at time 1, where the hazard is infinite: its first call
-inserts all that is missing, and its second reveals what is left.
+The hazard is infinite in the step in which the path inserts what is missing,
+mostly the last: its first call inserts all of it, and no later one any.
 
 Source: ours; the theta-trapezoidal method of arXiv 2502.00234 has the same
 order for chains that do not insert.
@@ -44,8 +44,8 @@ class Midpoint:
   """Takes the earlier half of a step's events, then draws the rest anew.
 
   Attributes:
-    insertions: how many missing tokens come in the last step; see `insertions`.
-      Before it their numbers are Poisson, at the rates.
+    insertions: how many missing tokens come in the last step that inserts; see
+      `insertions`. Before it their numbers are Poisson, at the rates.
   """
 
   insertions: str | None = None
@@ -68,7 +68,6 @@ class Midpoint:
 
     The time after is that of the last event taken; `u` if there was none.
     """
-    last = turn.left == 1
     token_keys, due_keys, count_keys, slot_keys = jnp.moveaxis(
       jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
     )
@@ -80,14 +79,15 @@ class Midpoint:
     )(due_keys, s)
     due = jnp.where(masked & (due <= u[:, None]), due, jnp.inf)
     inserts = (chain.path.insertion.jump(s, u) > 0) & (s < u)
-    inserts &= jnp.where(last, halve, True)
+    if not halve:
+      inserts &= ~_inserts_all(chain.path, u)
     open_gaps = canvas.open_gaps() & inserts[:, None]
     moves = jnp.any(due < jnp.inf, axis=1) | jnp.any(open_gaps, axis=1)
 
     def move(canvas):
       answer = chain.ask(token_keys, canvas, (s + u) / 2, due < jnp.inf)
-      reveal, inserted, time = jax.vmap(
-        lambda *row: self._take(*row, turn, chain.path, halve)
+      reveal, inserted, cut, time = jax.vmap(
+        lambda *row: self._take(*row, turn.room, chain.path, halve)
       )(
         due,
         open_gaps,
@@ -102,7 +102,7 @@ class Midpoint:
       moved, full = chain.move(
         canvas, jnp.where(reveal, answer.drawn.token, -1), inserted
       )
-      return moved, time, full
+      return moved, time, full | cut
 
     def stay(canvas):
       return canvas, u, jnp.zeros(u.shape, bool)
@@ -121,12 +121,17 @@ class Midpoint:
     u,
     count_key,
     slot_key,
-    turn: Turn,
+    room: int,
     path: JointInterpolant,
     halve: bool,
   ):
-    """Picks the events of one row to carry out: reveals, insertions, time."""
-    last = turn.left == 1
+    """Picks the events of one row to carry out.
+
+    Returns:
+      Which masks are revealed, how many are inserted in each gap, whether more
+      are missing than fit, and the time after.
+    """
+    last = _inserts_all(path, u)
     hazard = path.insertion.integrated_hazard(s, u)
     count = gap_laws.poisson(count_key, hazard * jnp.exp(log_gaps))
     kind = insertions.choose(self.insertions, law)
@@ -134,8 +139,9 @@ class Midpoint:
     everything = insertions.draw(count_key, kind, log_gaps, law, whole, hazard)
     count = jnp.where(open_gaps, jnp.where(last, everything, count), 0)
     if not halve:
-      return due < jnp.inf, count, u
-    gap, there = insertions.slots(count, turn.room, turn.room - length)
+      return due < jnp.inf, count, jnp.array(False), u
+    most = room - length
+    gap, there = insertions.slots(count, room, most)
     # Uniform in the integrated hazard: the rates are those of the middle.
     share = jax.random.uniform(slot_key, there.shape)
     left = path.insertion.survival(u) / path.insertion.survival(s)
@@ -147,6 +153,11 @@ class Midpoint:
     num = jnp.sum(time < jnp.inf)
     tau = time[jnp.maximum(num // 2, 1) - 1]
     tau = jnp.where(num > 0, tau, u)
-    comes = jnp.where(last, there, when <= tau).astype(jnp.int32)
-    inserted = jnp.zeros_like(count).at[gap].add(comes, mode="drop")
-    return due <= tau, inserted, tau
+    comes = there & (last | (when <= tau))
+    inserted, cut = insertions.fill(count, gap, comes, most)
+    return due <= tau, inserted, cut, tau
+
+
+def _inserts_all(path: JointInterpolant, u: Float[Array, "*b"]):
+  """Tells whether nothing is missing any more at time `u`."""
+  return (u >= 1) | (path.insertion.survival(u) <= 0)

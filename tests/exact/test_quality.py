@@ -125,7 +125,7 @@ def test_nothing_possible():
 
 
 # One canvas compiles once.
-STEPS = [fm.SamplerConfig(steps=n, buckets=()) for n in (2, 16)]
+STEPS = [fm.SamplerConfig(n, "tau_leaping", buckets=()) for n in (2, 16)]
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,9 @@ def assert_same(ours, theirs):
   "config",
   [
     {},
+    dict(method="midpoint"),
+    dict(confidence="margin", entropy_budget=1.0, corrections=1),
+    pytest.param(dict(method="tau_leaping", finish=2), marks=pytest.mark.slow),
     pytest.param(
       dict(method="adaptive", confidence="entropy", max_window=3),
       marks=pytest.mark.slow,
@@ -102,7 +105,7 @@ def assert_same(ours, theirs):
       marks=pytest.mark.slow,
     ),
   ],
-  ids=["tau_leaping", "window", "nucleus"],
+  ids=["events", "midpoint", "corrections", "finish", "window", "nucleus"],
 )
 def test_samples_are_those_of_the_whole_canvas(config):
   denoiser = Hungry(network(), 14.0)
@@ -233,12 +236,6 @@ def test_default_canvases():
   assert default_buckets(1024) == (127, 255, 511, 767)
   assert default_buckets(64) == ()
   assert default_buckets(128) == (63,)
-
-
-@pytest.mark.parametrize("buckets", [(0,), (3, 2), (2, 2), (1.5,)])
-def test_wrong_buckets_are_named(buckets):
-  with pytest.raises(fm.InputError, match="buckets="):
-    fm.SamplerConfig(4, buckets=buckets)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,21 +120,51 @@ def test_bernoulli_insertions():
   assert chi_square(drawn, [0.7, 0.3]) > 1e-3
 
 
-def test_insertions_of_a_mean_are_poisson():
-  mean = 1.3
-  some = jnp.array([0.0, 12.0, 40.0, jnp.inf])
-  beyond = jnp.append(jnp.full(NUM, mean), jnp.nan)
+def order(kind, masked, due=None, seed=0):
+  masked = jnp.array([c == "x" for c in masked])
+  due = jnp.zeros(masked.shape) if due is None else jnp.array(due)
+  score = draws.order_before(kind, jax.random.key(seed), masked, due)
+  if score is None:
+    return None
+  picked = np.argsort(-np.asarray(score), kind="stable")
+  return [int(i) for i in picked if masked[i]]
 
-  @jax.jit
-  def draw(key, mean):
-    return draws.thinned_insertions(
-      key, jnp.log(2 * mean), None, jnp.float32(0.5)
-    )
 
-  row = draw(jax.random.key(2), some)
-  assert row[0] == 0 and row[-1] > 10**5
-  whole = draw(jax.random.key(2), jnp.append(some, beyond))
-  # Not even those that are drawn by rejection depend on what is beyond.
-  np.testing.assert_array_equal(whole[:4], row)
-  law = scipy.stats.poisson(mean).pmf(np.arange(30))
-  assert chi_square(whole[4:-1], law) > 1e-3
+def test_orders_by_hand():
+  due = [9.0, 0.3, 9.0, 0.1, 0.2, 9.0]
+  assert order("random", "-x-xx-", due) == [3, 4, 1]
+  assert order("position", "-x-xx-", due) == [1, 3, 4]
+  for kind in draws.CONFIDENCES:
+    assert (order(kind, "-x-xx-") is None) == (kind != "position")
+  assert set(draws.ORDERS) == {"spread", "random", *draws.CONFIDENCES}
+
+
+def test_spread_lies_evenly_apart():
+  masked = "x-" * 34 + "-"
+  for seed in range(20):
+    chosen = order("spread", masked, seed=seed)
+    assert sorted(chosen) == list(range(0, 68, 2))
+    for r in (2, 3, 8):
+      gaps = np.diff(sorted(rank // 2 for rank in chosen[:r]))
+      # The first r of a Kronecker sequence of 34 leave no two side by side.
+      assert gaps.min() >= 34 / r / 2.7
+  firsts = {order("spread", masked, seed=seed)[0] for seed in range(60)}
+  assert len(firsts) > 20
+
+
+def test_spread_does_not_depend_on_the_width():
+  assert order("spread", "xx-xx") == order("spread", "xx-xx----")
+
+
+@pytest.mark.parametrize(
+  ("budget", "count"),
+  # In order: entropies 0.5, 1, 0.25; all but the largest: 0, 0.5, 0.75.
+  [(0.01, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (9, 3)],
+)
+def test_entropy_budget(budget, count):
+  masked = jnp.array([c == "x" for c in "-x-xx-"])
+  score = jnp.array([9.0, 0.5, 9.0, 0.3, 0.1, 9.0])
+  entropy = jnp.array([0.0, 0.5, 0.0, 1.0, 0.25, 7.0])
+  assert draws.within_budget(masked, score, entropy, budget) == count
+  nothing = jnp.zeros(6, bool)
+  assert draws.within_budget(nothing, score, entropy, budget) == 0

@@ -11,7 +11,9 @@ import flexmdm_jax as fm
 from flexmdm_jax.kernels.token_sample import TokenSamples
 from flexmdm_jax.prediction import insert_rates
 from flexmdm_jax.sampling.config import METHODS
+from flexmdm_jax.sampling.events import Events
 from flexmdm_jax.sampling.methods import Adaptive, Euler, TauLeaping
+from flexmdm_jax.sampling.midpoint import Midpoint
 from flexmdm_jax.schedules import Linear, Power
 
 PATH = fm.JointInterpolant(Power(2.0), Linear())
@@ -32,6 +34,8 @@ def drawn(margin):
 def test_methods_by_name():
   made = {name: fm.SamplerConfig(4, name).make_method() for name in METHODS}
   assert made == {
+    "events": Events(),
+    "midpoint": Midpoint(),
     "tau_leaping": TauLeaping(),
     "euler": Euler(),
     "adaptive": Adaptive(),
@@ -39,8 +43,15 @@ def test_methods_by_name():
   config = fm.SamplerConfig(
     4, "adaptive", "entropy", window_scale=2, max_window=5
   )
-  assert config.make_method() == Adaptive("entropy", 2, 5)
-  assert hash(config.make_method()) == hash(Adaptive("entropy", 2, 5))
+  wanted = Adaptive("entropy", window_scale=2, max_window=5)
+  assert config.make_method() == wanted
+  assert hash(config.make_method()) == hash(wanted)
+  config = fm.SamplerConfig(
+    4, confidence="margin", group=2, entropy_budget=0.5, insert_budget=3
+  )
+  assert config.make_method() == Events("margin", None, 2, 0.5, 3)
+  config = fm.SamplerConfig(4, "tau_leaping", insertions="poisson", finish=1)
+  assert config.make_method() == TauLeaping("margin", True, "poisson")
 
 
 @pytest.mark.parametrize("method", [TauLeaping(), Euler()])
@@ -58,7 +69,8 @@ def test_due_masks_are_revealed(method):
   ],
 )
 def test_adaptive_reveals_as_many_but_others(window, wanted, revealed):
-  method = Adaptive("margin", *window)
+  scale, most = window
+  method = Adaptive("margin", window_scale=scale, max_window=most)
   wants = method.wants(MASKED, DUE)
   assert marks(wants) == wanted
   score = drawn([0.9, 0.5, 0.9, 0.3, 0.2, 0.9, 0.8])
