@@ -19,7 +19,8 @@ rate has to be attributed to a mask or a gap that was not there. All rates stay
 positive, which an extrapolation of two answers would not grant.
 
 The hazard is infinite in the step in which the path inserts what is missing,
-mostly the last: its first call inserts all of it, and no later one any.
+mostly the last: its first call is asked at the time of the state, and inserts
+all of it; no later one inserts any.
 
 Source: ours; the theta-trapezoidal method of arXiv 2502.00234 has the same
 order for chains that do not insert.
@@ -84,8 +85,13 @@ class Midpoint:
     open_gaps = canvas.open_gaps() & inserts[:, None]
     moves = jnp.any(due < jnp.inf, axis=1) | jnp.any(open_gaps, axis=1)
 
+    # All that is missing now is more than what will be in the middle.
+    asked = (s + u) / 2
+    if halve:
+      asked = jnp.where(_inserts_all(chain.path, u), s, asked)
+
     def move(canvas):
-      answer = chain.ask(token_keys, canvas, (s + u) / 2, due < jnp.inf)
+      answer = chain.ask(token_keys, canvas, asked, due < jnp.inf)
       reveal, inserted, cut, time = jax.vmap(
         lambda *row: self._take(*row, turn.room, chain.path, halve)
       )(
