@@ -31,6 +31,11 @@ class Law(ShortLaw):
     """Total variation between the empirical law of `samples` and this one."""
     return self.total_variation(_sequences(samples))
 
+  def wrong(self, samples):
+    """Share of the samples that are no sequence of this law."""
+    counts = self.counts(_sequences(samples))
+    return counts[-1] / counts.sum()
+
   def floor(self, num):
     """The mean total variation of `num` perfect samples."""
     return self.total_variation_floor(num)

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from flexmdm_jax.gap_laws import GapLaw
-from flexmdm_jax.interpolant import JointInterpolant, draw_times, noise
+from flexmdm_jax.interpolant import JointInterpolant, noise
 from flexmdm_jax.kernels.insert_unmask import insert_unmask
 from flexmdm_jax.kernels.token_sample import TokenSamples
 from flexmdm_jax.prediction import (
@@ -155,13 +155,14 @@ class Chain:
     """
 
     def of_row(key, tokens, length, marks):
-      insertion_time, unmasking_time = draw_times(key, self.path, tokens.size)
-      given = marks & GIVEN > 0
+      insertion_key, unmasking_key = jax.random.split(key)
+      inserted = self.path.insertion.sample(insertion_key, tokens.shape)
+      inserted = jnp.where(marks & GIVEN > 0, 0.0, inserted)
       noised = noise(
         tokens,
         length,
-        jnp.where(given, 0.0, insertion_time),
-        unmasking_time,
+        inserted,
+        self.path.unmasking.sample_after(unmasking_key, inserted),
         t,
         self.vocab,
         frozen=marks & FROZEN > 0,
