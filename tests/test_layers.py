@@ -125,7 +125,7 @@ TESTED_IN = {
     "pretrained/llada",
   ],
   "sampling/test_canvas.py": ["sampling/placement"],
-  "sampling/test_loop.py": ["sampling/config"],
+  "sampling/test_loop.py": ["sampling/step"],
   "tasks/test_text.py": ["tasks/task"],
   "test_exactness.py": ["sampling/chain"],
   "test_rows.py": ["tasks/maze/layouts"],
