@@ -29,11 +29,11 @@ class Law(ShortLaw):
 
   def tv(self, samples):
     """Total variation between the empirical law of `samples` and this one."""
-    return self.total_variation(_sequences(samples))
+    return self.total_variation(samples.sequences())
 
   def wrong(self, samples):
     """Share of the samples that are no sequence of this law."""
-    counts = self.counts(_sequences(samples))
+    counts = self.counts(samples.sequences())
     return counts[-1] / counts.sum()
 
   def floor(self, num):
@@ -41,16 +41,11 @@ class Law(ShortLaw):
     return self.total_variation_floor(num)
 
   def p_value(self, samples):
-    """Of the chi-square test that those `samples` that are outcomes have the
-    law's proportions."""
-    counts = self.counts(_sequences(samples))[:-1]
+    """P-value of the chi-square test that those `samples` that are outcomes
+    have the law's proportions."""
+    counts = self.counts(samples.sequences())[:-1]
     p = np.array(list(self.outcomes.values()))
     return scipy.stats.chisquare(counts, p * counts.sum()).pvalue
-
-
-def _sequences(samples):
-  pairs = zip(*map(np.asarray, (samples.tokens, samples.length)), strict=True)
-  return [tokens[:n] for tokens, n in pairs]
 
 
 def texts(tokens, length):

@@ -16,7 +16,6 @@ B, for the passes; the gap matrices are ours.
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.exact.law import draw_columns, estimate_entropy
 from flexmdm_jax.prediction import Prediction
 from flexmdm_jax.schedules import Schedule
 from flexmdm_jax.vocab import Vocab
@@ -90,7 +90,7 @@ class HiddenMarkovLaw:
     V = self.emissions.shape[1]
     return Vocab(size=V + 2, mask=V, pad=V + 1)
 
-  @property
+  @functools.cached_property
   def chain(self) -> np.ndarray:
     """Moves f64[K+2, K+2] of the phases, the beginning and the end."""
     K = len(self.initial)
@@ -147,23 +147,20 @@ class HiddenMarkovLaw:
     rows, columns, length = np.arange(num), [], np.zeros(num, int)
     phase = np.full(num, K)
     while True:
-      phase = _pick(rng, self.chain[phase])
+      phase = draw_columns(rng, self.chain[phase])
       on = phase < K
       rows, phase = rows[on], phase[on]
       if not rows.size:
         break
       columns.append(np.zeros(num, np.int32))
-      columns[-1][rows] = _pick(rng, self.emissions[phase])
+      columns[-1][rows] = draw_columns(rng, self.emissions[phase])
       length[rows] += 1
     tokens = np.stack([np.zeros(num, np.int32), *columns], axis=1)
     return [row[1 : n + 1] for row, n in zip(tokens, length, strict=True)]
 
   def entropy(self, num: int = 100_000, seed: int = 0) -> tuple[float, float]:
     """Estimates the entropy, in nats a sequence, and its standard error."""
-    if num < 2:
-      raise InputError(f"num={num} must be at least 2: an error needs it.")
-    nats = -self.log_prob(self.draw(num, seed))
-    return float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(num))
+    return estimate_entropy(self, num, seed)
 
   def denoiser(
     self, insertion: Schedule, gap_law: bool = False
@@ -345,10 +342,3 @@ def markov_law(
 
 def _scaled(x: Float[Array, " K"]) -> Float[Array, " K"]:
   return x / jnp.maximum(jnp.sum(x), _TINY)
-
-
-def _pick(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-  """Draws a column for each row of f64[N, K], in proportion to its entries."""
-  sums = weights.cumsum(axis=1)
-  below = sums <= rng.random((len(weights), 1)) * sums[:, -1:]
-  return np.minimum(below.sum(axis=1), weights.shape[1] - 1)

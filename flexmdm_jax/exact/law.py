@@ -1,10 +1,12 @@
-"""The face that all laws with a known likelihood share."""
+"""The face that all laws with a known likelihood share, and what they reuse."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.vocab import Vocab
 
 
@@ -32,3 +34,31 @@ class KnownLaw(Protocol):
 
   def entropy(self) -> tuple[float, float]:
     """Gives the entropy, in nats a sequence, and its standard error."""
+
+
+def estimate_entropy(law: KnownLaw, num: int, seed: int) -> tuple[float, float]:
+  """Estimates the entropy: the mean of exact `-log p` over many draws.
+
+  Args:
+    law: the law.
+    num: number of draws; at least 2.
+    seed: seed of the draws.
+
+  Returns:
+    The estimate and its standard error, in nats a sequence.
+
+  Raises:
+    InputError: num < 2.
+  """
+  if num < 2:
+    raise InputError(f"num={num} must be at least 2: an error needs it.")
+  nats = -law.log_prob(law.draw(num, seed))
+  return float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(num))
+
+
+def draw_columns(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
+  """Draws a column for each row of f64[N, K], in proportion to its entries."""
+  sums = weights.cumsum(axis=1)
+  below = sums <= rng.random((len(weights), 1)) * sums[:, -1:]
+  # Rounding could choose beyond the end.
+  return np.minimum(below.sum(axis=1), weights.shape[1] - 1)

@@ -24,7 +24,7 @@ from flexmdm_jax.paths import on_path
 from flexmdm_jax.prediction import Denoiser, as_pytree
 from flexmdm_jax.rows import empty_start
 from flexmdm_jax.sampling.config import SamplerConfig
-from flexmdm_jax.sampling.loop import Samples, in_batches, sample
+from flexmdm_jax.sampling.loop import in_batches, sample
 
 # Draws that stand for the law; a thousand samples are 50 times noisier.
 _REFERENCE = 50_000
@@ -235,7 +235,7 @@ def sampler_quality(
         mean_calls=float(np.mean(samples.calls)),
         truncated=float(np.mean(samples.truncated)),
         seconds=seconds,
-        distance=law_distance(law, _sequences(samples)),
+        distance=law_distance(law, samples.sequences()),
       )
     )
   return rows
@@ -346,8 +346,3 @@ def _mean(
   return mean, math.hypot(
     values.std(ddof=1) / math.sqrt(values.size), own_error
   )
-
-
-def _sequences(samples: Samples) -> list[np.ndarray]:
-  pairs = zip(samples.tokens, samples.length, strict=True)
-  return [tokens[:n] for tokens, n in pairs]

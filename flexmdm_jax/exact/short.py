@@ -255,8 +255,9 @@ class ShortLaw:
     Args:
       insertion: the insertion schedule of the path on which it is asked.
       gap_law: whether to give the law of the missing tokens, not just its mean.
-      one_time: whether all rows of a call have one time, as in the sampler:
-        the posteriors of all states are then computed once.
+      one_time: whether all rows of a call have one time, as on a grid: the
+        posteriors of all states are then computed once. Methods whose rows have
+        clocks of their own, "events" and "midpoint", need False.
     """
     L, V = self.max_length, self.vocab.size
     S = max(_LEAST_ROWS, 1 << len(self.states).bit_length())

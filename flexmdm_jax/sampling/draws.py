@@ -188,7 +188,7 @@ def within_budget(
 
   Source: arXiv 2505.24857, "entropy bounded unmasking".
   """
-  order = jnp.argsort(jnp.where(masked, -score, jnp.inf), stable=True)
+  order = _best_first(masked, score)
   entropy = jnp.where(masked, entropy, 0.0)[order]
   spent = jnp.cumsum(entropy) - jax.lax.cummax(entropy)
   return jnp.sum((spent <= budget) & masked[order], dtype=jnp.int32)
@@ -210,9 +210,16 @@ def most_confident(
 
   What is no mask is never chosen. Ties go to the left.
   """
-  order = jnp.argsort(jnp.where(masked, -confidence, jnp.inf), stable=True)
+  order = _best_first(masked, confidence)
   rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size))
   return masked & (rank < count)
+
+
+def _best_first(
+  masked: Bool[Array, " C"], score: Float[Array, " C"]
+) -> Int[Array, " C"]:
+  """Lists positions, the masks first, by their scores; ties from the left."""
+  return jnp.argsort(jnp.where(masked, -score, jnp.inf), stable=True)
 
 
 def bernoulli_insertions(

@@ -40,7 +40,7 @@ from flexmdm_jax.kernels.token_sample import TokenSamples
 from flexmdm_jax.sampling import draws, insertions
 from flexmdm_jax.sampling.canvas import Canvas
 from flexmdm_jax.sampling.chain import Chain
-from flexmdm_jax.sampling.step import Moved, Turn
+from flexmdm_jax.sampling.step import Moved, Moves, Turn, call, split_rows
 
 
 class _Row(NamedTuple):
@@ -108,9 +108,7 @@ class Events:
     self, chain: Chain, keys: Key[Array, " B"], canvas: Canvas, turn: Turn
   ) -> Moved:
     """Takes each row's next events; see `step.Method`."""
-    token_keys, due_keys, count_keys, slot_keys = jnp.moveaxis(
-      jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
-    )
+    token_keys, due_keys, count_keys, slot_keys = split_rows(keys, 4)
     row = jax.vmap(self._before, (0, 0, 0, 0, 0, None, None))(
       due_keys,
       canvas.masked(chain.vocab),
@@ -122,21 +120,21 @@ class Events:
     )
     waits = jnp.any(row.masked, axis=-1) | jnp.any(row.open_gaps, axis=-1)
 
-    def move(canvas):
-      answer = chain.ask(token_keys, canvas, turn.start, row.wanted)
-      reveal, inserted, cut, time = jax.vmap(
-        lambda *args: self._after(*args, turn, chain.path)
-      )(row, answer.drawn, answer.log_gaps, answer.law, count_keys, slot_keys)
-      moved, full = chain.move(
-        canvas, jnp.where(reveal, answer.drawn.token, -1), inserted
+    def decide(answer):
+      return jax.vmap(lambda *args: self._after(*args, turn, chain.path))(
+        row, answer.drawn, answer.log_gaps, answer.law, count_keys, slot_keys
       )
-      return moved, time, full | cut
 
-    def stay(canvas):
-      return canvas, jnp.ones_like(turn.start), jnp.zeros_like(waits)
-
-    moved, time, full = jax.lax.cond(jnp.any(waits), move, stay, canvas)
-    return Moved(moved, time, full, waits.astype(jnp.int32))
+    return call(
+      chain,
+      token_keys,
+      canvas,
+      turn.start,
+      row.wanted,
+      waits,
+      decide,
+      otherwise=jnp.ones_like(turn.start),
+    )
 
   def _before(
     self, key, masked, open_gaps, length, start, turn: Turn, path
@@ -178,15 +176,8 @@ class Events:
     slot_key: Key[Array, ""],
     turn: Turn,
     path: JointInterpolant,
-  ) -> tuple[
-    Bool[Array, " C"], Int[Array, " G"], Bool[Array, ""], Float[Array, ""]
-  ]:
-    """Picks the events of the step.
-
-    Returns:
-      Which masks are revealed, how many are inserted in each gap, whether more
-      are missing than fit, and the time after.
-    """
+  ) -> Moves:
+    """Picks the events of the step, of one row."""
     kind = insertions.choose(self.insertions, law)
     whole = jnp.float32(1.0)
     count = insertions.draw(count_key, kind, log_gaps, law, whole, whole)
@@ -201,7 +192,7 @@ class Events:
     mean = jnp.sum(jnp.where(row.open_gaps, jnp.exp(log_gaps), 0.0))
     to_do = _ToDo(
       jnp.sum(row.masked).astype(jnp.float32),
-      jnp.minimum(mean, (turn.room - row.length).astype(jnp.float32)),
+      jnp.minimum(mean, most.astype(jnp.float32)),
       jnp.sum(row.open_gaps) == 1,
     )
     clock = self._clock(row, times, to_do, kind == "thinned", turn, path)
@@ -223,7 +214,7 @@ class Events:
       )
       reveals = jnp.maximum(reveals, sure)
     reveal = draws.most_confident(row.wanted, score, reveals)
-    return reveal, inserted, cut, jnp.minimum(until, 1.0)
+    return Moves(reveal, inserted, cut, jnp.minimum(until, 1.0))
 
   def _clock(
     self,

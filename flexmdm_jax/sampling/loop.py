@@ -2,7 +2,7 @@
 
     Start --> Canvas: the rows, C positions wide, at time s <-----------+
                 |                                                       |
-     before     |  method: which masks are due in (s, u], which tokens  |
+     before     |  method: which masks may be revealed, which tokens    |
      the call   |    it wants                                           |
                 +---> no token wanted, no gap open: the rows stay ------+
                 |                                                       |
@@ -15,14 +15,13 @@
                 |     is undone; a wider canvas repeats it, with the    |
                 |     same bits ----------------------------------------+
                 v                                                       |
-              trace[i + 1] = the rows; s, u = u, the next time ---------+
+              trace[i + 1] = the rows, at times of their own -----------+
                 |
                 v  at time 1
              Samples
 
 The loop has the times, the width of the canvas and the trace; what lies between
-is one `step` of a method (see `methods`). The last step reveals every mask and
-inserts nothing.
+is one `step` of a method (see `step`). The last step reveals every mask.
 
 Source: arXiv 2509.01025, "sampling algorithms".
 """
@@ -44,7 +43,7 @@ from flexmdm_jax.sampling.canvas import Canvas, canvas_widths
 from flexmdm_jax.sampling.chain import Chain
 from flexmdm_jax.sampling.config import SamplerConfig
 from flexmdm_jax.sampling.placement import Placement
-from flexmdm_jax.sampling.step import Turn
+from flexmdm_jax.sampling.step import Turn, split_rows
 from flexmdm_jax.vocab import Vocab
 
 
@@ -72,6 +71,11 @@ class Samples(NamedTuple):
   truncated: Bool[Array, " B"]
   calls: Int[Array, " B"]
   trace: Trace | None = None
+
+  def sequences(self) -> list[np.ndarray]:
+    """Returns the ids of each row without padding, int32[n] each."""
+    tokens, length = np.asarray(self.tokens), np.asarray(self.length)
+    return [row[:n] for row, n in zip(tokens, length, strict=True)]
 
 
 def sample(
@@ -187,7 +191,9 @@ class _Progress(NamedTuple):
   Attributes:
     steps: number of steps done.
     canvas: the rows.
+    time: time of each row.
     truncated: rows that wanted more room than L so far.
+    calls: network calls that each row needed so far.
     overflow: whether the next step needs a wider canvas.
     trace: states so far, [steps+1, B, L], if asked for.
   """
@@ -291,7 +297,7 @@ def _step(state: _Progress, *, method, chain, keys, plan, L) -> _Progress:
   i, before = state.steps, state.canvas
   key, start = keys[i], state.time
   if plan.goes_back:
-    key, noise_key = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
+    key, noise_key = split_rows(key, 2)
     back = jnp.asarray(plan.back_to)[i]
     before, start = jax.lax.cond(
       back < 1.0,

@@ -22,7 +22,7 @@ from flexmdm_jax.prediction import insert_rates
 from flexmdm_jax.sampling import draws, insertions
 from flexmdm_jax.sampling.canvas import Canvas
 from flexmdm_jax.sampling.chain import Chain
-from flexmdm_jax.sampling.step import Moved, Turn
+from flexmdm_jax.sampling.step import Moved, Moves, Turn, call, split_rows
 
 
 class _Plan(NamedTuple):
@@ -111,13 +111,12 @@ class OneCall(abc.ABC):
   ) -> Moved:
     """Takes the rows to the end of the step; see `step.Method`."""
     s, u = turn.start, turn.end
-    token_keys, reveal_keys, insert_keys = jnp.moveaxis(
-      jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0
-    )
+    token_keys, reveal_keys, insert_keys = split_rows(keys, 3)
     plan = self._plan(chain, reveal_keys, canvas, turn)
 
-    def move(canvas):
-      answer = chain.ask(token_keys, canvas, s, plan.wanted)
+    end = jnp.broadcast_to(u, s.shape)
+
+    def decide(answer):
       reveal = jax.vmap(self.reveals)(plan.wanted, plan.due, answer.drawn)
       if self.finish:
         share = jax.vmap(self._even_share, (0, 0, None))(
@@ -127,19 +126,11 @@ class OneCall(abc.ABC):
       inserted = jax.vmap(lambda *row: self.inserts(*row, chain.path, s[0], u))(
         insert_keys, answer.log_gaps, answer.law
       )
-      return chain.move(
-        canvas,
-        jnp.where(reveal, answer.drawn.token, -1),
-        jnp.where(plan.open_gaps, inserted, 0),
-      )
+      inserted = jnp.where(plan.open_gaps, inserted, 0)
+      return Moves(reveal, inserted, jnp.zeros(s.shape, bool), end)
 
-    def stay(canvas):
-      return canvas, jnp.zeros(canvas.length.shape, bool)
-
-    moves = plan.moves()
-    moved, full = jax.lax.cond(jnp.any(moves), move, stay, canvas)
-    return Moved(
-      moved, jnp.broadcast_to(u, s.shape), full, moves.astype(jnp.int32)
+    return call(
+      chain, token_keys, canvas, s, plan.wanted, plan.moves(), decide, end
     )
 
   def _plan(self, chain, keys, canvas, turn: Turn) -> _Plan:

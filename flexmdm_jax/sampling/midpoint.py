@@ -37,7 +37,7 @@ from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.sampling import insertions
 from flexmdm_jax.sampling.canvas import Canvas
 from flexmdm_jax.sampling.chain import Chain
-from flexmdm_jax.sampling.step import Moved, Turn
+from flexmdm_jax.sampling.step import Moved, Moves, Turn, call, split_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Midpoint:
 
   def step(self, chain: Chain, keys, canvas: Canvas, turn: Turn) -> Moved:
     """Takes the rows to the end of the step; see `step.Method`."""
-    first, second = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    first, second = split_rows(keys, 2)
     end = jnp.broadcast_to(turn.end, turn.start.shape)
     moved = self._stage(chain, first, canvas, turn.start, end, turn, True)
     rest = self._stage(
@@ -69,9 +69,7 @@ class Midpoint:
 
     The time after is that of the last event taken; `u` if there was none.
     """
-    token_keys, due_keys, count_keys, slot_keys = jnp.moveaxis(
-      jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
-    )
+    token_keys, due_keys, count_keys, slot_keys = split_rows(keys, 4)
     masked = canvas.masked(chain.vocab)
     due = jax.vmap(
       lambda key, s: chain.path.unmasking.sample_after(
@@ -90,9 +88,8 @@ class Midpoint:
     if halve:
       asked = jnp.where(_inserts_all(chain.path, u), s, asked)
 
-    def move(canvas):
-      answer = chain.ask(token_keys, canvas, asked, due < jnp.inf)
-      reveal, inserted, cut, time = jax.vmap(
+    def decide(answer):
+      return jax.vmap(
         lambda *row: self._take(*row, turn.room, chain.path, halve)
       )(
         due,
@@ -105,16 +102,11 @@ class Midpoint:
         count_keys,
         slot_keys,
       )
-      moved, full = chain.move(
-        canvas, jnp.where(reveal, answer.drawn.token, -1), inserted
-      )
-      return moved, time, full | cut
 
-    def stay(canvas):
-      return canvas, u, jnp.zeros(u.shape, bool)
-
-    moved, time, full = jax.lax.cond(jnp.any(moves), move, stay, canvas)
-    return Moved(moved, time, full, moves.astype(jnp.int32))
+    wanted = due < jnp.inf
+    return call(
+      chain, token_keys, canvas, asked, wanted, moves, decide, otherwise=u
+    )
 
   def _take(
     self,
@@ -130,13 +122,8 @@ class Midpoint:
     room: int,
     path: JointInterpolant,
     halve: bool,
-  ):
-    """Picks the events of one row to carry out.
-
-    Returns:
-      Which masks are revealed, how many are inserted in each gap, whether more
-      are missing than fit, and the time after.
-    """
+  ) -> Moves:
+    """Picks the events of one row to carry out."""
     last = _inserts_all(path, u)
     hazard = path.insertion.integrated_hazard(s, u)
     count = gap_laws.poisson(count_key, hazard * jnp.exp(log_gaps))
@@ -145,7 +132,7 @@ class Midpoint:
     everything = insertions.draw(count_key, kind, log_gaps, law, whole, hazard)
     count = jnp.where(open_gaps, jnp.where(last, everything, count), 0)
     if not halve:
-      return due < jnp.inf, count, jnp.array(False), u
+      return Moves(due < jnp.inf, count, jnp.array(False), u)
     most = room - length
     gap, there = insertions.slots(count, room, most)
     # Uniform in the integrated hazard: the rates are those of the middle.
@@ -161,7 +148,7 @@ class Midpoint:
     tau = jnp.where(num > 0, tau, u)
     comes = there & (last | (when <= tau))
     inserted, cut = insertions.fill(count, gap, comes, most)
-    return due <= tau, inserted, cut, tau
+    return Moves(due <= tau, inserted, cut, tau)
 
 
 def _inserts_all(path: JointInterpolant, u: Float[Array, "*b"]):

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.exact.law import draw_columns, estimate_entropy
 from flexmdm_jax.vocab import Vocab
 
 # Concentration of the Dirichlet laws of the matrices' rows: few entries have
@@ -167,16 +168,16 @@ class MarkovLanguage:
     tokens = np.empty((num, L), np.int32)
     length = np.empty(num, int)
     rows = np.arange(num)
-    phase = _pick(rng, np.broadcast_to(fits[1], (num, self.phases)))
+    phase = draw_columns(rng, np.broadcast_to(fits[1], (num, self.phases)))
     for n in range(1, L + 1):
-      tokens[rows, n - 1] = _pick(rng, self.emissions[phase])
+      tokens[rows, n - 1] = draw_columns(rng, self.emissions[phase])
       # At L it is 1 in the last phase, and by then no other is possible.
       done = rng.random(rows.size) < ends[n, phase] / fits[n, phase]
       length[rows[done]] = n
       rows, phase = rows[~done], phase[~done]
       if not rows.size:
         break
-      phase = _pick(rng, (self.transitions * fits[n + 1])[phase])
+      phase = draw_columns(rng, (self.transitions * fits[n + 1])[phase])
     return [row[:n] for row, n in zip(tokens, length, strict=True)]
 
   def entropy(self, num: int = 100_000, seed: int = 0) -> tuple[float, float]:
@@ -192,10 +193,7 @@ class MarkovLanguage:
     Raises:
       InputError: an argument is out of range.
     """
-    if num < 2:
-      raise InputError(f"num={num} must be at least 2: an error needs it.")
-    nats = -self.log_prob(self.draw(num, seed))
-    return float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(num))
+    return estimate_entropy(self, num, seed)
 
   @functools.cached_property
   def _matrices(self) -> tuple[np.ndarray, np.ndarray]:
@@ -235,11 +233,3 @@ class MarkovLanguage:
     """Computes the mean length at a rate."""
     joint = self._joint_length_law(self._ends_at(rate))
     return float(joint @ np.arange(len(joint)) / joint.sum())
-
-
-def _pick(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-  """Draws a column for each row of f64[N, K], in proportion to its entries."""
-  sums = weights.cumsum(axis=1)
-  below = sums <= rng.random((len(weights), 1)) * sums[:, -1:]
-  # Rounding could choose beyond the end.
-  return np.minimum(below.sum(axis=1), weights.shape[1] - 1)
