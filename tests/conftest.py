@@ -46,6 +46,18 @@ jaxtyping.install_import_hook(
   [f"flexmdm_jax.{name}" for name in CHECKED], "beartype.beartype"
 )
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_programs():
+  """Drops a file's compiled programs once its tests are done.
+
+  Each of them holds memory maps, of which Linux gives a process 65,530: a
+  worker that keeps all of a run's programs ends in a crash of the compiler.
+  """
+  yield
+  jax.clear_caches()
+
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
