@@ -57,6 +57,8 @@ setup(
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
     "mauve": ["mauve-text>=0.4"],
+    # What the authors' public code needs to run beside ours.
+    "peers": ["torch>=2.6", "einops>=0.8", "omegaconf>=2.3"],
     "dev": [
       *PLOTS,
       *TEXT,

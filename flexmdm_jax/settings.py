@@ -49,6 +49,8 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
   for name in ("dtype", "param_dtype"):
     if name in settings:
       settings[name] = _dtype(settings[name])
+  if isinstance(settings.get("remat"), bool):  # as configs once had it
+    settings["remat"] = "full" if settings["remat"] else "none"
   if kind == "dit":
     return build(
       DiT,

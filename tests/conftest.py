@@ -4,6 +4,10 @@ import json
 import os
 import pathlib
 
+# Tests leave the user's own cache alone.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
 # JAX reads both when it starts its backend. Nearly all of a test's time goes
 # into compilation, of which level 0 saves a third.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

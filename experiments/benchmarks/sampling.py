@@ -1,4 +1,4 @@
-"""Benchmark of the sampler, against its dense path, a port and its floors.
+"""Benchmark of the sampler, against its dense path and its floors.
 
 A call of the network must read its blocks' weights, and multiply each token
 that is there with them. The sum over calls of the former at the measured
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from experiments.benchmarks import public_sampler, shapes
+from experiments.benchmarks import shapes
 from experiments.benchmarks.timing import (
   compare,
   device_limits,
@@ -26,7 +26,7 @@ from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.rows import empty_start
 from flexmdm_jax.sampling import SamplerConfig, sample
 
-BASELINES = ("dense", "port")
+BASELINES = ("dense",)
 
 
 @jax.tree_util.register_dataclass
@@ -56,12 +56,14 @@ def call_dense(denoiser, *args):
   return denoiser(*args)
 
 
-def samplers(model, denoiser, B, steps, buckets):
+def samplers(
+  model, denoiser, B, steps, buckets, interpolant=shapes.INTERPOLANT
+):
   """Makes samplers by name: functions of the wanted length, for B rows."""
   start = empty_start(B, model.max_length, model.vocab)
   key = jax.random.key(0)
-  fixed = (shapes.INTERPOLANT, model.vocab)
-  # The public code takes the same steps, a call each.
+  fixed = (interpolant, model.vocab)
+  # A call a step whatever the texts, as in the public code.
   config = SamplerConfig(steps, "tau_leaping", buckets=buckets)
 
   def steered(wanted):
@@ -70,18 +72,12 @@ def samplers(model, denoiser, B, steps, buckets):
   def dense(wanted):
     return jax.tree_util.Partial(call_dense, steered(wanted))
 
-  def port(wanted):
-    return public_sampler.sample(
-      key, steered(wanted), start.tokens, *fixed, steps
-    )
-
   def ours(wanted, trace=False):
     return sample(key, steered(wanted), start, *fixed, config, trace)
 
   return {
     "ours": ours,
     "dense": lambda wanted: sample(key, dense(wanted), start, *fixed, config),
-    "port": port,
   }
 
 

@@ -13,7 +13,7 @@ from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.vocab import Vocab
 
 INTERPOLANT = JointInterpolant(schedules.Power(1.7), schedules.Power(2.89))
-SHAPES = ("golden", "small", "175m", "llada_8b")
+SHAPES = ("golden", "small", "medium", "175m", "llada_8b")
 
 
 def make_model(
@@ -23,8 +23,9 @@ def make_model(
 
   Args:
     shape: "golden", the tiny model of the parity tests; "small", the
-      quickstart's; "175m", the paper's OpenWebText model; "llada_8b", the
-      retrofitted LLaDA with its updates merged, 16 GB in bfloat16.
+      quickstart's; "medium", six layers of 256; "175m", the paper's
+      OpenWebText model; "llada_8b", the retrofitted LLaDA with its updates
+      merged, 16 GB in bfloat16.
     max_length: L; None for the shape's.
     batch_size: B; None for the shape's.
 
@@ -38,6 +39,9 @@ def make_model(
   elif shape == "small":
     sizes = dict(hidden_size=96, num_layers=3, num_heads=4, cond_size=48)
     vocab, L, B = Vocab(51, 49, 50), 25, 64
+  elif shape == "medium":
+    sizes = dict(hidden_size=256, num_layers=6, num_heads=4)
+    vocab, L, B = Vocab(1024, 1022, 1023), 256, 8
   elif shape == "175m":
     sizes = dict(dtype=jnp.bfloat16 if half else jnp.float32)
     vocab, L, B = Vocab(50_259, 50_257, 50_258), 1024, 64

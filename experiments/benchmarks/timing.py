@@ -17,7 +17,15 @@ def median_seconds(run: Callable[[], Any], repeats: int) -> float:
 def compare(
   runs: Mapping[str, Callable[[], Any]], repeats: int
 ) -> dict[str, float]:
-  """Measures the median times of several calls, warm and in turns.
+  """Measures the median times of several calls, warm and in turns."""
+  seconds = in_turns(runs, repeats)
+  return {name: statistics.median(x) for name, x in seconds.items()}
+
+
+def in_turns(
+  runs: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, list[float]]:
+  """Measures all times of several calls, warm and in turns.
 
   Every other round goes through them backwards, so that what drifts, such as
   a clock that heats up, falls on all alike.
@@ -31,7 +39,7 @@ def compare(
       begin = time.perf_counter()
       jax.block_until_ready(runs[name]())
       times[name].append(time.perf_counter() - begin)
-  return {name: statistics.median(x) for name, x in times.items()}
+  return times
 
 
 def device_limits(dtype: Any, repeats: int) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """Benchmark of the training step, and the cost of each addition to it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -12,13 +14,52 @@ from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.rows import Rows
 from flexmdm_jax.states import MixedStates, PathStates
-from flexmdm_jax.training.objectives import Diffusion
+from flexmdm_jax.training.objectives import Diffusion, Objective
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules, make_mesh
 from flexmdm_jax.training.step import make_train_step
 
 # More steps than are timed.
-_NEVER = 1_000_000
+NEVER = 1_000_000
+
+
+def updater(
+  model: nn.Module, objective: Objective, bound_every: int, batch_size: int
+) -> Callable[[], Any]:
+  """Makes a function that updates a model on full random rows.
+
+  Args:
+    model: the network.
+    objective: its loss.
+    bound_every: steps between measurements of the bound.
+    batch_size: B.
+  """
+  B, L = batch_size, model.max_length
+  batch = Rows(
+    tokens=jax.random.randint(jax.random.key(0), (B, L), 0, model.vocab.mask),
+    length=jnp.full(B, L),
+    frozen=jnp.zeros((B, L), bool),
+    open_gaps=jnp.ones((B, L + 1), bool),
+  )
+  train_step = make_train_step(
+    model,
+    Rules(),
+    make_mesh(),
+    optimizer=make_optimizer(OptimizerConfig(10_000)),
+    objective=objective,
+    batch_size=B,
+    report_every=NEVER,
+    bound_every=bound_every,
+  )
+  placed = jax.device_put(batch, train_step.batch_sharding)
+  state = train_step.init(jax.random.key(0))
+
+  def run():
+    nonlocal state
+    state, metrics = train_step.update(state, placed)
+    return metrics
+
+  return run
 
 
 def measure(
@@ -41,14 +82,6 @@ def measure(
   """
   model, B = shapes.make_model(shape, max_length, batch_size)
   L = model.max_length
-  tokens = jax.random.randint(jax.random.key(0), (B, L), 0, model.vocab.mask)
-  batch = Rows(
-    tokens=tokens,
-    length=jnp.full(B, L),
-    frozen=jnp.zeros((B, L), bool),
-    open_gaps=jnp.ones((B, L + 1), bool),
-  )
-
   gap_head = getattr(model, "gap_head", None)
   path = Diffusion(PathStates(shapes.INTERPOLANT), model.vocab)
   aligned = dataclasses.replace(path, targets="aligned")
@@ -58,12 +91,12 @@ def measure(
   )
   # Each variant: the network, the objective, and how often the bound is taken.
   variants = {
-    "sampled": (model, path, _NEVER),
-    "aligned": (model, aligned, _NEVER),
-    "mixed": (model, mixed, _NEVER),
+    "sampled": (model, path, NEVER),
+    "aligned": (model, aligned, NEVER),
+    "mixed": (model, mixed, NEVER),
     "mixed, bound at every step": (model, mixed, 1),
     **{
-      f"gap_head={head}": (model.clone(gap_head=head), objective, _NEVER)
+      f"gap_head={head}": (model.clone(gap_head=head), objective, NEVER)
       for head, objective in (
         ("log_rate", path),
         ("binned", law),
@@ -75,33 +108,12 @@ def measure(
   if isinstance(model, DiT):
     for kind in ("input", "blocks"):
       clone = model.clone(neighbours=kind)
-      variants[f"neighbours={kind}"] = (clone, path, _NEVER)
+      variants[f"neighbours={kind}"] = (clone, path, NEVER)
 
-  def runner(model, objective, bound_every):
-    train_step = make_train_step(
-      model,
-      Rules(),
-      make_mesh(),
-      optimizer=make_optimizer(OptimizerConfig(10_000)),
-      objective=objective,
-      batch_size=B,
-      report_every=_NEVER,
-      bound_every=bound_every,
-    )
-    placed = jax.device_put(batch, train_step.batch_sharding)
-    state = train_step.init(jax.random.key(0))
-
-    def run():
-      nonlocal state
-      state, metrics = train_step.update(state, placed)
-      return metrics
-
-    return run
-
-  base = runner(*variants.pop("sampled"))
+  base = updater(*variants.pop("sampled"), B)
   seconds, ratios = {"sampled": median_seconds(base, repeats)}, {}
   for name, variant in variants.items():
-    pair = compare({"base": base, name: runner(*variant)}, repeats)
+    pair = compare({"base": base, name: updater(*variant, B)}, repeats)
     seconds[name], ratios[name] = pair[name], pair[name] / pair["base"]
   return dict(
     parameters=num_parameters(model),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 import jax
 from absl import app, flags
 
+from experiments.common import compilation_cache
 from flexmdm_jax.errors import DivergedError, InputError
 
 # Of several processes one that fails waits so long for the others to end too.
@@ -16,7 +17,7 @@ _WAIT_SECONDS = 10
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
-  """Parses the flags, calls `main`, exits.
+  """Parses the flags, turns the compilation cache on, calls `main`, exits.
 
   Wrong input ends with one line on stderr and status 2, a diverged training
   with status 3; any other exception keeps its traceback.
@@ -33,6 +34,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         raise InputError(
           f"unexpected argument {argv[1]!r}: flags start with --"
         )
+      compilation_cache.turn_on()
       return main(argv)
     except InputError as error:
       return leave(fail(error, 2))
@@ -42,6 +44,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
       leave(1)
       raise
 
+  # A main's --help lists its key flags.
+  flag = flags.FLAGS["compilation_cache"]
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(guarded, flags_parser=parse)
 
 

@@ -4,7 +4,14 @@ from typing import Any
 
 from absl import flags
 
-from experiments.benchmarks import kernels, law, sampling, shapes, training
+from experiments.benchmarks import (
+  beside_public,
+  kernels,
+  law,
+  sampling,
+  shapes,
+  training,
+)
 from experiments.common import cli
 from experiments.common.samplers import parse_samplers
 from flexmdm_jax.evaluation.lengths import import_figures
@@ -28,6 +35,15 @@ _BUCKETS = flags.DEFINE_list(
 )
 _BASELINES = flags.DEFINE_list(
   "baselines", list(sampling.BASELINES), "Samplers to compare with ours."
+)
+_PUBLIC = flags.DEFINE_string(
+  "public",
+  None,
+  "Checkout of the authors' PyTorch code, to time beside ours in suites train"
+  " and sample.",
+)
+_COMPILED = flags.DEFINE_bool(
+  "public_compiled", True, "Time the public code compiled as well."
 )
 _KERNELS = flags.DEFINE_list(
   "kernels", list(kernels.KERNELS), "Kernels to time."
@@ -71,12 +87,21 @@ def _steps(default: list[int]) -> list[int]:
 
 
 def _train() -> dict[str, Any]:
+  if _PUBLIC.value:
+    return beside_public.measure_training(**_public(), **_sizes())
   return training.measure(**_sizes())
 
 
 def _sample() -> dict[str, Any]:
   cli.require_known("baselines", _BASELINES.value, sampling.BASELINES)
   buckets = _BUCKETS.value and cli.parse_ints("buckets", _BUCKETS.value)
+  if _PUBLIC.value:
+    return beside_public.measure_sampling(
+      **_public(),
+      **_sizes(),
+      steps=_steps([64]),
+      buckets=buckets and tuple(buckets),
+    )
   measured = sampling.measure(
     **_sizes(),
     steps=_steps([64]),
@@ -117,6 +142,11 @@ def _law() -> dict[str, Any]:
     law.plot(_PLOT.value, measured, figures)
   rows = [row for group in measured for row in group.summary()]
   return {"law": _LAW.value, "num": _NUM.value, "rows": rows}
+
+
+def _public() -> dict[str, Any]:
+  """Returns which public code is timed, and how, from flags."""
+  return dict(folder=_PUBLIC.value, compiled=_COMPILED.value)
 
 
 def _sizes() -> dict[str, Any]:

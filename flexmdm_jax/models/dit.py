@@ -28,12 +28,14 @@ from flexmdm_jax.models.attention import (
   rotate,
 )
 from flexmdm_jax.models.layers import (
+  REMAT,
   Neighbours,
   dense,
   layer_norm,
   lecun,
   normal,
   predict_gaps,
+  remat,
   time_features,
   zeros,
 )
@@ -68,7 +70,8 @@ class DiT(nn.Module):
     time_scale: factor of t before the sinusoidal features. 1 is the public
       code's, at which all but the fastest features are constant over [0, 1].
     dtype: type of the computation; parameters and outputs are float32.
-    remat: recompute the blocks' activations in the backward pass.
+    remat: part of a block that the backward pass recomputes, see
+      `models.layers.remat`: "dots", "none" or "full".
     attention: "xla", "cudnn", "splash", or None for the best that runs here;
       see `models.attention`.
     neighbours: where a position reads the ones beside it without attention,
@@ -90,7 +93,7 @@ class DiT(nn.Module):
   causal: bool = False
   time_scale: float = 1000.0
   dtype: Any = jnp.float32
-  remat: bool = False
+  remat: str = "dots"
   attention: str | None = None
   neighbours: str | None = None
   unroll: int = 1
@@ -99,6 +102,8 @@ class DiT(nn.Module):
     super().__post_init__()
     gaps.require_known(self.gap_head)
     require_known(self.attention)
+    if self.remat not in REMAT:
+      raise InputError(f"remat={self.remat!r} must be in {tuple(REMAT)}.")
     if self.neighbours not in NEIGHBOURS:
       raise InputError(
         f"neighbours={self.neighbours!r} must be in {NEIGHBOURS}."
@@ -149,9 +154,8 @@ class DiT(nn.Module):
     cond = nn.silu(cond).astype(self.dtype)
     angles = rotary_angles(L + 1, self.hidden_size // self.num_heads)
 
-    block = nn.remat(Block, prevent_cse=False) if self.remat else Block
     blocks = nn.scan(
-      block,
+      remat(Block, self.remat),
       variable_axes={"params": 0},
       split_rngs={"params": True},
       in_axes=nn.broadcast,

@@ -14,11 +14,40 @@ from flexmdm_jax.gap_laws import GapLaw
 from flexmdm_jax.models import gaps
 
 _TIME_PERIOD = 10_000.0
+# Primitives of attention kernels, whose work is worth more than their results.
+_KERNELS = ("pallas_call", "dot_product_attention_fwd_wrapper")
 
 zeros = nn.initializers.zeros_init()
 normal = nn.initializers.normal(0.02)
 lecun = nn.initializers.lecun_normal()
 _ones = nn.initializers.ones_init()
+
+
+def _keeps_products(primitive, *args, **params) -> bool:
+  """Tells whether an operation's result is kept for the backward pass."""
+  products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  return primitive.name in _KERNELS or products(primitive, *args, **params)
+
+
+# What the backward pass keeps of a block beside its input.
+REMAT = {
+  "none": jax.checkpoint_policies.everything_saveable,
+  "dots": _keeps_products,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def remat(block: type[nn.Module], kind: str) -> type[nn.Module]:
+  """Makes the backward pass recompute a part of a block that is scanned over.
+
+  Args:
+    block: the block.
+    kind: "none"; "dots", all but matrix products and the results of attention
+      kernels; "full", all but its input.
+  """
+  if kind == "none":
+    return block
+  return nn.remat(block, policy=REMAT[kind], prevent_cse=False)
 
 
 def time_features(

@@ -19,7 +19,6 @@ appendix on LLaDA, for the retrofit.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -35,10 +34,12 @@ from flexmdm_jax.models.attention import (
   rotate,
 )
 from flexmdm_jax.models.layers import (
+  REMAT,
   RMSNorm,
   layer_norm,
   normal,
   predict_gaps,
+  remat,
   time_features,
   zeros,
 )
@@ -46,12 +47,6 @@ from flexmdm_jax.models.lora import Linear, LoRA
 from flexmdm_jax.prediction import Features, Prediction
 from flexmdm_jax.vocab import Vocab
 
-# What the backward pass keeps of a block beside its input.
-REMAT = {
-  "none": jax.checkpoint_policies.everything_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  "full": jax.checkpoint_policies.nothing_saveable,
-}
 _RETROFIT = ("time", "modulation", "gap_head")
 
 
@@ -87,8 +82,8 @@ class Transformer(nn.Module):
     lora: low-rank updates; None for no update.
     dtype: type of the computation; outputs are float32.
     param_dtype: type of the pretrained weights; the retrofit's are float32.
-    remat: part of a block that the backward pass recomputes: "none", "dots"
-      (all but matrix products), "full" (all but its input).
+    remat: part of a block that the backward pass recomputes, see
+      `models.layers.remat`: "none", "dots" or "full".
     attention: implementation of attention, see `models.attention.attend`.
   """
 
@@ -210,11 +205,8 @@ class Transformer(nn.Module):
   def _blocks(self, x, seq_length, modulations):
     head_dim = self.hidden_size // self.num_heads
     angles = rotary_angles(x.shape[1], head_dim, self.rotary_base)
-    block = Block
-    if self.remat != "none":
-      block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
     blocks = nn.scan(
-      block,
+      remat(Block, self.remat),
       variable_axes={"params": 0},
       split_rngs={"params": True, "dropout": True},
       in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),

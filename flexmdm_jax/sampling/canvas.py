@@ -92,12 +92,17 @@ def canvas_widths(
 
 
 def default_buckets(L: int) -> tuple[int, ...]:
-  """Lists widths of canvas below L, each one less than a multiple of 64.
+  """Lists widths of canvas below L, each one less than a round number.
 
-  A model appends a pad to its rows, and hardware likes round numbers. Rows that
-  end at a quarter of L never see more than a quarter of it; more widths would
-  save little and each is compiled.
+  They double from L / 16 on, with one more at three quarters of L: wherever
+  rows end, most of their calls see at most half again what they need. A canvas
+  that no row reaches costs nothing. A model appends a pad to its rows, and
+  hardware likes round numbers: multiples of 64 where L is 1024 or more.
   """
-  shares = (L / 8, L / 4, L / 2, 3 * L / 4)
-  widths = {math.ceil(share / 64) * 64 - 1 for share in shares}
-  return tuple(sorted(C for C in widths if C <= 0.8 * L))
+  unit = min(64, max(8, 2 ** int(math.log2(max(L, 1) / 16))))
+  widths = {math.ceil(0.75 * L / unit) * unit - 1}
+  C = unit
+  while C <= L:
+    widths.add(C - 1)
+    C *= 2
+  return tuple(sorted(C for C in widths if 0 < C <= 0.8 * L))

@@ -219,6 +219,11 @@ class SamplerConfig:
   def _num_steps(self, calls: int) -> int:
     return calls // METHODS[self.method](self).calls
 
+  @property
+  def num_steps(self) -> int:
+    """Steps in all: a step may need several of the network's calls."""
+    return sum(self._num_steps(calls) for calls in self._rounds)
+
   def plan(self, path: JointInterpolant) -> "Plan":
     """Lays out all steps: the rounds, their grids, and what is left of each."""
     end, left, back_to = [], [], []

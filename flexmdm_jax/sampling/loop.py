@@ -26,6 +26,7 @@ is one `step` of a method (see `step`). The last step reveals every mask.
 Source: arXiv 2509.01025, "sampling algorithms".
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -90,9 +91,11 @@ def sample(
 ) -> Samples:
   """Samples a batch of sequences.
 
-  Runs as one compiled loop without any exchange with the host. It compiles
-  once for each (denoiser structure, shapes, interpolant, vocab, config); new
-  parameters do not recompile if the denoiser is a pytree, as `denoiser()` is.
+  A canvas (see `SamplerConfig.buckets`) is one compiled loop, without any
+  exchange with the host; it is compiled when rows reach it. On several devices,
+  or inside of `jax.jit`, all canvases are one program. It compiles once for
+  each (denoiser structure, shapes, interpolant, vocab, config); new parameters
+  do not recompile if the denoiser is a pytree, as `denoiser()` is.
 
   Args:
     key: one key, or one for each row. A row's sample depends on its own key
@@ -127,16 +130,17 @@ def sample(
     raise InputError(f"key has shape {key.shape}: pass one key or {B} keys.")
   if placement is not None:
     placement.require_divides(B)
-  return _sample(
-    key,
-    as_pytree(denoiser),
-    start,
-    interpolant,
-    vocab,
-    config,
-    trace,
-    placement,
+  denoiser = as_pytree(denoiser)
+  settings = _Settings(
+    interpolant, vocab, config, trace, placement and placement.vocab_axis
   )
+  traced = any(
+    isinstance(x, jax.core.Tracer)
+    for x in jax.tree.leaves((key, denoiser, start))
+  )
+  if traced or (placement is not None and placement.mesh.size > 1):
+    return _in_one_program(key, denoiser, start, settings, placement)
+  return _canvas_by_canvas(key, denoiser, start, settings)
 
 
 def in_batches(
@@ -207,62 +211,61 @@ class _Progress(NamedTuple):
   trace: Trace | None
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("interpolant", "vocab", "config", "trace", "placement"),
-)
-def _sample(key, denoiser, start, interpolant, vocab, config, trace, placement):
-  if key.ndim == 0:
-    key = row_keys(key, start.tokens.shape[0])
-  run = functools.partial(
-    _sample_rows,
-    interpolant=interpolant,
-    vocab=vocab,
-    config=config,
-    trace=trace,
-    vocab_axis=placement and placement.vocab_axis,
-  )
-  if placement is not None:
-    frames = Trace(placement.rows(1), placement.rows(1)) if trace else None
-    run = placement.by_rows(run, Samples(*[placement.rows()] * 4, frames))
-  return run(key, denoiser, start)
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+  """What a loop is compiled for, beside shapes: the arguments of `sample`."""
+
+  interpolant: JointInterpolant
+  vocab: Vocab
+  config: SamplerConfig
+  trace: bool
+  vocab_axis: str | None = None
 
 
-def _sample_rows(
-  key, denoiser, start, *, interpolant, vocab, config, trace, vocab_axis
-) -> Samples:
-  """Samples the rows of one device, or of those that split the vocabulary."""
-  B, L = start.tokens.shape
-  method = config.make_method()
-  plan = config.plan(interpolant)
-  num_steps = len(plan.left)
-  step = functools.partial(
-    _step,
-    method=method,
-    chain=Chain(
-      denoiser,
-      interpolant,
-      vocab,
-      config.temperature,
-      config.top_p,
-      vocab_axis,
-    ),
-    # [steps, B]
-    keys=jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(key),
-    plan=plan,
-    L=L,
-  )
-  state = _Progress(
-    jnp.int32(0),
-    Canvas.of(start),
-    jnp.zeros(B),
-    jnp.zeros(B, bool),
-    jnp.zeros(B, jnp.int32),
-    jnp.array(False),
-    _begin_trace(start, num_steps) if trace else None,
-  )
-  for C in canvas_widths(config.buckets, denoiser, L):
-    state = _on_canvas(C, state, step, num_steps, vocab)
+@functools.partial(jax.jit, static_argnames=("settings", "placement"))
+def _in_one_program(key, denoiser, start, settings, placement) -> Samples:
+  """Samples with all canvases in one program."""
+
+  def run(key, denoiser, start):
+    state = start
+    L = start.tokens.shape[1]
+    for C in canvas_widths(settings.config.buckets, denoiser, L):
+      state = _on_canvas(C, key, denoiser, state, settings)
+    return _samples(state)
+
+  key = _as_row_keys(key, start)
+  if placement is None:
+    return run(key, denoiser, start)
+  frames = placement.rows(1)
+  trace = Trace(frames, frames) if settings.trace else None
+  out_specs = Samples(*[placement.rows()] * 4, trace)
+  return placement.by_rows(run, out_specs)(key, denoiser, start)
+
+
+def _canvas_by_canvas(key, denoiser, start, settings) -> Samples:
+  """Samples with a program for each canvas, compiled when rows reach it.
+
+  The host is asked once a canvas.
+  """
+  key = _as_row_keys(key, start)
+  num_steps = settings.config.num_steps
+  longest = int(np.max(start.length, initial=0))
+  state = start
+  for C in canvas_widths(
+    settings.config.buckets, denoiser, start.tokens.shape[1]
+  ):
+    if C >= longest:
+      state = _on_canvas_alone(C, key, denoiser, state, settings)
+      if int(state.steps) == num_steps:
+        break
+  return _samples(state)
+
+
+def _as_row_keys(key, start):
+  return row_keys(key, start.tokens.shape[0]) if key.ndim == 0 else key
+
+
+def _samples(state: _Progress) -> Samples:
   return Samples(
     state.canvas.tokens,
     state.canvas.length,
@@ -274,13 +277,36 @@ def _sample_rows(
 
 def _on_canvas(
   C: int,
-  state: _Progress,
-  step: Callable[[_Progress], _Progress],
-  num_steps: int,
-  vocab: Vocab,
+  key: Key[Array, " B"],
+  denoiser: Denoiser,
+  state: Start | _Progress,
+  settings: _Settings,
 ) -> _Progress:
-  """Takes all steps that fit a canvas of C positions."""
-  L = state.canvas.width
+  """Takes all steps that fit a canvas of C positions, from a start on or not.
+
+  The rows are those of one device, or of the devices that split the vocabulary.
+  """
+  plan = settings.config.plan(settings.interpolant)
+  num_steps = len(plan.left)
+  if isinstance(state, Start):
+    state = _begin(state, num_steps, settings.trace)
+  config, L = settings.config, state.canvas.width
+  step = functools.partial(
+    _step,
+    method=config.make_method(),
+    chain=Chain(
+      denoiser,
+      settings.interpolant,
+      settings.vocab,
+      config.temperature,
+      config.top_p,
+      settings.vocab_axis,
+    ),
+    # [steps, B]
+    keys=jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(key),
+    plan=plan,
+    L=L,
+  )
   # Rows that begin longer than this canvas leave its loop at once.
   fits = jnp.max(state.canvas.length, initial=0) <= C
   after = jax.lax.while_loop(
@@ -288,8 +314,25 @@ def _on_canvas(
     step,
     state._replace(canvas=state.canvas.cut(C), overflow=~fits),
   )
-  canvas = _choose(fits, after.canvas.widen(L, vocab), state.canvas)
+  canvas = _choose(fits, after.canvas.widen(L, settings.vocab), state.canvas)
   return after._replace(canvas=canvas)
+
+
+_on_canvas_alone = jax.jit(_on_canvas, static_argnums=(0, 4))
+
+
+def _begin(start: Start, num_steps: int, trace: bool) -> _Progress:
+  """Makes the state before the first step."""
+  B = start.tokens.shape[0]
+  return _Progress(
+    jnp.int32(0),
+    Canvas.of(start),
+    jnp.zeros(B),
+    jnp.zeros(B, bool),
+    jnp.zeros(B, jnp.int32),
+    jnp.array(False),
+    _begin_trace(start, num_steps) if trace else None,
+  )
 
 
 def _step(state: _Progress, *, method, chain, keys, plan, L) -> _Progress:

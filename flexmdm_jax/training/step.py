@@ -7,8 +7,7 @@ One step, `_update`, in the order of its functions:
 
   state, batch -> _split    the batch and what is drawn for it, in parts
                -> _accumulate(_part_loss)          losses and gradient
-               -> _apply_gradient, _move_average   new parameters
-               -> _keep_if                         the old ones if not finite
+               -> _move, if they are finite        new parameters
                -> _measure_bound, _add_to_sums     metrics -> state, metrics
 
 A model may freeze some of its parameters (`partition`). These, the base, lie
@@ -283,19 +282,17 @@ def _update(
     jax.random.fold_in(key, _DROPOUT), settings.accumulation
   )
   loss = functools.partial(_part_loss, settings, base=base)
-  losses, gradient = _accumulate(
-    loss, ("loss", *settings.objective.names), state.params, dropout_keys, parts
-  )
-  params, opt_state = _apply_gradient(
-    settings.optimizer, gradient, state.params, state.opt_state
-  )
-  ema = _move_average(state.ema, params, state.step, settings.ema_decay)
+  losses, gradient = _accumulate(loss, state.params, dropout_keys, parts)
   grad_norm = optax.global_norm(gradient)
   finite = jnp.isfinite(losses["loss"]) & jnp.isfinite(grad_norm)
-  params, ema, opt_state = _keep_if(
+  # No selection of new or old numbers: it would copy all of the old ones first.
+  params, ema, opt_state = jax.lax.cond(
     finite,
-    (params, ema, opt_state),
-    (state.params, state.ema, state.opt_state),
+    functools.partial(_move, settings, state.step, gradient),
+    lambda *old: old,
+    state.params,
+    state.ema,
+    state.opt_state,
   )
   values = {
     **losses,
@@ -349,7 +346,6 @@ def _part_loss(
 
 def _accumulate(
   loss: Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]],
-  names: tuple[str, ...],
   params: Params,
   keys: Key[Array, " P"],
   parts: Any,
@@ -358,7 +354,6 @@ def _accumulate(
 
   Args:
     loss: `(params, key, part) -> (loss, terms)`.
-    names: "loss" and the names of the terms.
     params: the parameters that are trained.
     keys: one for each part.
     parts: arrays [P, ...].
@@ -367,48 +362,46 @@ def _accumulate(
     (the sums of the loss and the terms, the gradient).
   """
 
-  def add_part(total, part):
+  def of_part(part):
     (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
       params, *part
     )
-    new = ({"loss": value, **terms}, gradient)
-    return jax.tree.map(jnp.add, total, new), None
+    return {"loss": value, **terms}, gradient
 
-  zeros = (
-    {name: jnp.float32(0) for name in names},
-    jax.tree.map(jnp.zeros_like, params),
+  def add_part(total, part):
+    return jax.tree.map(jnp.add, total, of_part(part)), None
+
+  first = jax.tree.map(lambda x: x[0], (keys, parts))
+  if len(keys) == 1:
+    # A loop of one turn would copy its sums, as large as the parameters.
+    return of_part(first)
+  zeros = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first)
   )
   return jax.lax.scan(add_part, zeros, (keys, parts))[0]
 
 
-def _apply_gradient(
-  optimizer: optax.GradientTransformation,
+def _move(
+  settings: _Settings,
+  step: Array,
   gradient: Params,
   params: Params,
+  ema: Params,
   opt_state: Any,
-) -> tuple[Params, Any]:
-  """Takes the optimiser's step: new parameters and its new state."""
-  with jax.numpy_dtype_promotion("standard"):  # optax relies on it
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-  return optax.apply_updates(params, updates), opt_state
+) -> tuple[Params, Params, Any]:
+  """Takes the optimiser's step, and moves the average after it.
 
-
-def _move_average(
-  ema: Params, params: Params, step: Array, decay: float
-) -> Params:
-  """Moves the average towards the parameters, faster in the first steps."""
-  step = step.astype(jnp.float32)
-  decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-  return optax.incremental_update(params, ema, 1.0 - decay)
-
-
-def _keep_if(finite: Bool[Array, ""], new: Any, old: Any) -> Any:
-  """Takes the new tree if the step was finite, or else the old one.
-
-  A step that is not finite changes nothing but the count of steps: the
-  parameters that the loop saves when it stops are the last good ones.
+  It is left out of a step that is not finite, which so changes nothing but the
+  count of steps: the parameters that the loop saves when it stops are the last
+  good ones.
   """
-  return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+  with jax.numpy_dtype_promotion("standard"):  # optax relies on it
+    updates, opt_state = settings.optimizer.update(gradient, opt_state, params)
+  params = optax.apply_updates(params, updates)
+  # The average follows faster in the first steps.
+  step = step.astype(jnp.float32)
+  decay = jnp.minimum(settings.ema_decay, (1.0 + step) / (10.0 + step))
+  return params, optax.incremental_update(params, ema, 1.0 - decay), opt_state
 
 
 def _measure_bound(

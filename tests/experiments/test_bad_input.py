@@ -22,6 +22,11 @@ CASES = {
   ),
   "law": ("benchmark", ["--suite=law", "--law=x", "--out=build/x.json"], "=x"),
   "suite": ("benchmark", ["--suite=speed", "--out=build/x.json"], "=speed"),
+  "public code": (
+    "benchmark",
+    ["--suite=train", "--public=nope", "--out=build/x.json"],
+    "--public=nope",
+  ),
   "config file": (
     "train",
     ["--config=experiments/configs/nope.py"],

@@ -6,7 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import kernels, law, sampling, shapes
+from experiments.benchmarks import (
+  kernels,
+  law,
+  public_code,
+  sampling,
+  shapes,
+  timing,
+)
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.lengths import import_figures
 
@@ -21,13 +28,13 @@ def test_sampling_suite(tmp_path):
     steps=[4],
     repeats=1,
     buckets=(4,),
-    baselines=["port"],
+    baselines=["dense"],
     sweep=False,
   )
   quarter, full = result["rows"]
   assert quarter["mean_length"] < full["mean_length"] <= 8
   for row in result["rows"]:
-    assert set(row["speedup"]) == {"port"}
+    assert set(row["speedup"]) == {"dense"}
     assert all(x > 0 for x in row["share_of_floor"].values())
   result["sweep"] = dict(
     length={1: 0.1, 2: 0.2}, steps={4: 0.1}, batch={1: 1.0}
@@ -40,12 +47,31 @@ def test_all_samplers_fill_rows_of_the_wanted_length():
   model, _ = shapes.make_model("golden", 16, None)
   denoiser = shapes.random_denoiser(model)
   runs = sampling.samplers(model, denoiser, 32, 16, (7,))
-  for name in ("ours", "port"):
-    tokens = runs[name](8.0)
-    tokens = np.asarray(tokens if name == "port" else tokens.tokens)
+  for name in ("ours", "dense"):
+    tokens = np.asarray(runs[name](8.0).tokens)
     assert not (tokens == model.vocab.mask).any()
-    # 32 rows of about 8 tokens, Poisson at most.
+    # 32 rows of about 8 tokens.
     assert 6 < (tokens != model.vocab.pad).sum(axis=1).mean() < 10, name
+
+
+def test_public_code_is_checked_before_it_runs(tmp_path, monkeypatch):
+  monkeypatch.setattr(public_code, "_PACKAGES", ("no_such_package",))
+  with pytest.raises(
+    InputError, match=r"no_such_package.*flexmdm_jax\[peers\]"
+  ):
+    public_code.require_checkout(str(tmp_path))
+  monkeypatch.setattr(public_code, "_PACKAGES", ())
+  (tmp_path / "sampling.py").touch()
+  with pytest.raises(InputError, match=r"lacks interpolant\.py, model/"):
+    public_code.require_checkout(str(tmp_path))
+
+
+def test_times_are_taken_in_turns():
+  order = []
+  runs = {name: lambda name=name: order.append(name) for name in "ab"}
+  seconds = timing.in_turns(runs, 3)
+  assert "".join(order) == "ab" + "abbaab"  # once each to warm up
+  assert [len(x) for x in seconds.values()] == [3, 3]
 
 
 def test_kernel_suite():

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 import flexmdm_jax as fm
+from flexmdm_jax.sampling import loop
 from flexmdm_jax.sampling.canvas import canvas_widths, default_buckets
 from flexmdm_jax.sampling.placement import Placement
 from flexmdm_jax.schedules import Linear, Power
@@ -229,13 +230,29 @@ def test_rows_that_see_their_padding_have_one_canvas():
   )
   assert canvas_widths(None, fm.denoiser(sees, {}), 1024) == (1024,)
   blind = fm.denoiser(sees.clone(mask_padding=True), {})
-  assert canvas_widths(None, blind, 1024) == (127, 255, 511, 767, 1024)
+  assert canvas_widths(None, blind, 1024) == (63, 127, 255, 511, 767, 1024)
 
 
 def test_default_canvases():
-  assert default_buckets(1024) == (127, 255, 511, 767)
-  assert default_buckets(64) == ()
-  assert default_buckets(128) == (63,)
+  assert default_buckets(1024) == (63, 127, 255, 511, 767)
+  assert default_buckets(256) == (15, 31, 63, 127, 191)
+  assert default_buckets(24) == (7, 15)
+  assert default_buckets(8) == default_buckets(1) == ()
+
+
+@pytest.mark.parametrize(
+  "start", [fm.empty_start(2, L, VOCAB), fm.prompt_start([[4] * 10], L, VOCAB)]
+)
+def test_only_canvases_that_rows_reach_are_compiled(start):
+  denoiser = Hungry(network(), 3.0)
+  config = fm.SamplerConfig(2, buckets=(9, 12))
+  fixed = (jax.random.key(0), denoiser, start, INTERPOLANT, VOCAB, config)
+  before = loop._on_canvas_alone._cache_size()
+  samples = fm.sample(*fixed)
+  # The empty rows end on the first of the three, the prompt begins on the next.
+  assert int(samples.length.max()) <= (9 if start.length[0] == 0 else 12)
+  assert loop._on_canvas_alone._cache_size() == before + 1
+  assert_same(quick_sample(*fixed), samples)
 
 
 @pytest.mark.slow
