@@ -286,6 +286,30 @@ def test_rotary_attention_sees_differences_of_position_only():
   assert abs(score(5, 2) - score(2, 5)) > 1e-3
 
 
+def test_only_full_remat_repeats_the_attention_kernel():
+  tokens, length, t = inputs()
+
+  def num_kernels(remat):
+    model = make(remat=remat, attention="splash")
+
+    def loss(params):
+      prediction = model.apply({"params": params}, tokens, length, t)
+      return jnp.mean(prediction.log_gaps)
+
+    return str(jax.make_jaxpr(jax.grad(loss))(noisy_params(model))).count(
+      "pallas_call["
+    )
+
+  once = num_kernels("none")
+  assert num_kernels("dots") == once > 0
+  assert num_kernels("full") == once + 1
+
+
+def test_unknown_remat_is_refused():
+  with pytest.raises(fm.InputError, match="remat='some'"):
+    make(remat="some")
+
+
 @pytest.mark.slow
 def test_remat_changes_no_gradient():
   tokens, length, t = inputs()
