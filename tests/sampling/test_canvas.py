@@ -94,7 +94,7 @@ def assert_same(ours, theirs):
   "config",
   [
     {},
-    dict(method="midpoint"),
+    pytest.param(dict(method="midpoint"), marks=pytest.mark.slow),
     dict(confidence="margin", entropy_budget=1.0, corrections=1),
     pytest.param(dict(method="tau_leaping", finish=2), marks=pytest.mark.slow),
     pytest.param(
@@ -252,7 +252,8 @@ def test_only_canvases_that_rows_reach_are_compiled(start):
   # The empty rows end on the first of the three, the prompt begins on the next.
   assert int(samples.length.max()) <= (9 if start.length[0] == 0 else 12)
   assert loop._on_canvas_alone._cache_size() == before + 1
-  assert_same(quick_sample(*fixed), samples)
+  if start.length[0] > 0:
+    assert_same(quick_sample(*fixed), samples)
 
 
 @pytest.mark.slow
