@@ -161,9 +161,9 @@ def on_path(
     InputError: the path's alpha or beta is no distribution function on [0, 1];
       or the model never saw a missing token, and the path has some.
   """
-  require_path(path)
   if trained == path:
     return denoiser
+  require_path(path)
   if isinstance(trained.insertion, Immediate) and not isinstance(
     path.insertion, Immediate
   ):

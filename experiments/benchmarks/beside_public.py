@@ -100,7 +100,8 @@ def _compare(
   runs: Mapping[str, Callable[[], Any]], repeats: int
 ) -> dict[str, Any]:
   """Times ours and others in turns: medians, ranges, ratios over ours."""
-  seconds = in_turns(runs, repeats)
+  # OpenMP's threads keep a core busy for a while after their work.
+  seconds = in_turns(runs, repeats, pause=0.5)
   median = {name: statistics.median(x) for name, x in seconds.items()}
   return dict(
     seconds=median,

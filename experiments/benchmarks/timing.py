@@ -23,12 +23,18 @@ def compare(
 
 
 def in_turns(
-  runs: Mapping[str, Callable[[], Any]], repeats: int
+  runs: Mapping[str, Callable[[], Any]], repeats: int, pause: float = 0.0
 ) -> dict[str, list[float]]:
   """Measures all times of several calls, warm and in turns.
 
   Every other round goes through them backwards, so that what drifts, such as
   a clock that heats up, falls on all alike.
+
+  Args:
+    runs: the calls; they return arrays, or have ended when they return.
+    repeats: number of runs of each.
+    pause: seconds before each run, in which the threads of the one before it
+      may go to sleep.
   """
   times = {name: [] for name in runs}
   for run in runs.values():
@@ -36,6 +42,7 @@ def in_turns(
   for round_ in range(repeats):
     names = list(runs) if round_ % 2 == 0 else list(runs)[::-1]
     for name in names:
+      time.sleep(pause)
       begin = time.perf_counter()
       jax.block_until_ready(runs[name]())
       times[name].append(time.perf_counter() - begin)

@@ -58,9 +58,9 @@ def turn_on() -> None:
     )
     return
   jax.config.update("jax_compilation_cache_dir", str(folder))
-  # Programs that compile in less are cheaper to compile than to look up.
+  # Small programs too: a start has dozens.
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _default_folder() -> pathlib.Path:
