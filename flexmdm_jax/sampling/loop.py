@@ -152,6 +152,8 @@ def in_batches(
 ) -> Samples:
   """Samples rows in batches, which change no row's result.
 
+  Rows that begin alike long share a batch: its canvas follows its longest row.
+
   Args:
     draw: `(key, start=...) -> Samples`, `sample` with its other arguments
       given.
@@ -172,14 +174,18 @@ def in_batches(
   N = start.tokens.shape[0]
   keys = row_keys(key, N)
   batch_size = shares * -(-min(batch_size, N) // shares)
+  by_length = np.argsort(np.asarray(start.length), kind="stable")
   done = []
   for first in range(0, N, batch_size):
-    rows = np.arange(first, first + batch_size) % N
+    rows = by_length[np.arange(first, first + batch_size) % N]
     batch = Start(*(np.asarray(x)[rows] for x in start))
     samples = draw(keys[rows], start=batch)
     real = min(batch_size, N - first)
     done.append([np.asarray(x)[:real] for x in samples[:4]])
-  return Samples(*(np.concatenate(x) for x in zip(*done, strict=True)))
+  as_given = np.argsort(by_length)
+  return Samples(
+    *(np.concatenate(x)[as_given] for x in zip(*done, strict=True))
+  )
 
 
 def row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, " N"]:

@@ -46,3 +46,18 @@ def test_batch_size_below_one_is_refused():
   start = fm.empty_start(2, L, VOCAB)
   with pytest.raises(fm.InputError, match="batch_size=0"):
     in_batches(drawing(steps=1), jax.random.key(0), start, 0)
+
+
+def test_rows_that_begin_alike_long_share_a_batch():
+  start = fm.prompt_start([[0] * n for n in (4, 1, 3, 0, 2)], L, VOCAB)
+  seen = []
+
+  def draw(keys, start):
+    seen.append(start.length.tolist())
+    rows = jnp.asarray(start.length)
+    return fm.sampling.Samples(start.tokens, rows, rows > 2, rows)
+
+  samples = in_batches(draw, jax.random.key(0), start, 2)
+  assert seen == [[0, 1], [2, 3], [4, 0]]
+  np.testing.assert_array_equal(samples.length, start.length)
+  np.testing.assert_array_equal(samples.tokens, start.tokens)
