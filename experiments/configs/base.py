@@ -34,7 +34,7 @@ def get_config() -> config_dict.ConfigDict:
       gap_head="log_rate",
       time_scale=1000.0,
       dtype="bfloat16",
-      remat="dots",
+      remat="elementwise",
       attention=placeholder(str),
       # "input" or "blocks"; see flexmdm_jax/models/dit.py.
       neighbours=placeholder(str),

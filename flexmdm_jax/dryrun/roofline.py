@@ -8,9 +8,9 @@ Operations of the model, of N tokens (rows times positions):
   width of all heads, L the length), twice that backward;
 - the vocabulary head at masked positions only.
 
-The loss repeats the forward pass of the vocabulary head, and `remat="full"`
-that of the blocks: the hardware does that, the model's operations (hence MFU)
-do not count it.
+The loss repeats the forward pass of the vocabulary head, and recomputing
+activations that of attention (`remat="dots"`) and of the blocks ("full"): the
+hardware does that, the model's operations (hence MFU) do not count it.
 
 The step takes at least the longest of three times: operations at the share
 `MATMUL_SHARE` of the peak, bytes to and from memory, bytes over links; and at
@@ -110,8 +110,11 @@ def work_of(
       widths += layers * width + size // width
   attention = 4.0 * model.hidden_size * model.max_length * N * model.num_layers
   model_flops = blocks + head + backward + 3 * attention
-  # The loss in chunks repeats the head.
-  again = head + (attention + blocks if model.remat == "full" else 0.0)
+  # The loss in chunks repeats the head. "dots" keeps the products of matrices,
+  # not attention.
+  again = head
+  if model.remat in ("dots", "full"):
+    again += attention + (0.0 if model.remat == "dots" else blocks)
   return Work(
     parameters=parameters,
     trainable=trainable,

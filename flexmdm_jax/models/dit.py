@@ -71,7 +71,7 @@ class DiT(nn.Module):
       code's, at which all but the fastest features are constant over [0, 1].
     dtype: type of the computation; parameters and outputs are float32.
     remat: part of a block that the backward pass recomputes, see
-      `models.layers.remat`: "dots", "none" or "full".
+      `models.layers.remat`.
     attention: "xla", "cudnn", "splash", or None for the best that runs here;
       see `models.attention`.
     neighbours: where a position reads the ones beside it without attention,
@@ -93,7 +93,7 @@ class DiT(nn.Module):
   causal: bool = False
   time_scale: float = 1000.0
   dtype: Any = jnp.float32
-  remat: str = "dots"
+  remat: str = "elementwise"
   attention: str | None = None
   neighbours: str | None = None
   unroll: int = 1

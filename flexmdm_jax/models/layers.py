@@ -23,16 +23,19 @@ lecun = nn.initializers.lecun_normal()
 _ones = nn.initializers.ones_init()
 
 
-def _keeps_products(primitive, *args, **params) -> bool:
+_PRODUCTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+
+def _keep_products_and_kernels(primitive, *args, **params) -> bool:
   """Tells whether an operation's result is kept for the backward pass."""
-  products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-  return primitive.name in _KERNELS or products(primitive, *args, **params)
+  return primitive.name in _KERNELS or _PRODUCTS(primitive, *args, **params)
 
 
 # What the backward pass keeps of a block beside its input.
 REMAT = {
   "none": jax.checkpoint_policies.everything_saveable,
-  "dots": _keeps_products,
+  "elementwise": _keep_products_and_kernels,
+  "dots": _PRODUCTS,
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -42,8 +45,9 @@ def remat(block: type[nn.Module], kind: str) -> type[nn.Module]:
 
   Args:
     block: the block.
-    kind: "none"; "dots", all but matrix products and the results of attention
-      kernels; "full", all but its input.
+    kind: "none"; "elementwise", all but matrix products and the results of
+      attention kernels; "dots", all but matrix products; "full", all but its
+      input.
   """
   if kind == "none":
     return block

@@ -83,7 +83,7 @@ class Transformer(nn.Module):
     dtype: type of the computation; outputs are float32.
     param_dtype: type of the pretrained weights; the retrofit's are float32.
     remat: part of a block that the backward pass recomputes, see
-      `models.layers.remat`: "none", "dots" or "full".
+      `models.layers.remat`.
     attention: implementation of attention, see `models.attention.attend`.
   """
 

@@ -42,9 +42,9 @@ def test_8b_retrofit_fits_16_chips(tmp_path):
   assert json.loads(out.read_text()) == found
   assert found["parameters"]["trainable"] == 402_657_281
   assert found["devices"]["number"] == 16
-  # 47 GB when written; 16 GB of weights lie in sixteenths.
+  # 38 GB when written; 16 GB of weights lie in sixteenths.
   assert found["fits"]
-  assert found["bytes_per_device"]["peak"] < 52e9
+  assert found["bytes_per_device"]["peak"] < 45e9
   assert found["bytes_per_device"]["arguments"] < 2.6e9
   # The weights are gathered, 16 GB; a gradient is of 0.4B.
   assert 15e9 < sum(found["collective_bytes"].values()) < 40e9
