@@ -7,16 +7,15 @@ one run. The public schedules are linear here, and so are ours.
 import contextlib
 import functools
 import os
-import resource
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.benchmarks import sampling, shapes, training
-from experiments.benchmarks.public_code import PublicCode
+from experiments.benchmarks.public_code import PublicCode, peak_bytes
 from experiments.benchmarks.timing import in_turns
 from flexmdm_jax import convert
 from flexmdm_jax.errors import InputError
@@ -29,8 +28,6 @@ from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import Diffusion
 
 _PATH = JointInterpolant(Linear(), Linear())
-# Largest difference of an output, over the largest output.
-_TOLERANCE = {"cpu": 1e-4, "gpu": 3e-2}
 
 
 @contextlib.contextmanager
@@ -78,6 +75,8 @@ def _require_equal(public: PublicCode, ours: ModelDenoiser) -> None:
   t = np.array([0.3, 0.6], np.float32)
   answer = ours(tokens, length, t)
   gaps = np.arange(L + 1) <= length[:, None]
+  on_cpu = jax.default_backend() == "cpu"
+  tolerance = 1e-4 if on_cpu else 3e-2  # of the largest number
   for name, mine, yours, where in zip(
     ("logits", "expected gaps"),
     (answer.token_logits, np.exp(answer.log_gaps)),
@@ -87,9 +86,7 @@ def _require_equal(public: PublicCode, ours: ModelDenoiser) -> None:
   ):
     mine = np.asarray(mine, np.float32)[where]
     wrong = np.abs(mine - yours[where]).max() / np.abs(yours[where]).max()
-    if (
-      not wrong < _TOLERANCE["cpu" if jax.default_backend() == "cpu" else "gpu"]
-    ):
+    if not wrong < tolerance:
       raise InputError(
         f"the public model's {name} differ from ours by {wrong:.1e} of their"
         " largest: --public is another version of that code."
@@ -97,9 +94,22 @@ def _require_equal(public: PublicCode, ours: ModelDenoiser) -> None:
 
 
 def _compare(
-  runs: Mapping[str, Callable[[], Any]], repeats: int
+  ours: Callable[[], Any],
+  public: Callable[[bool], None],
+  compiled: bool,
+  repeats: int,
 ) -> dict[str, Any]:
-  """Times ours and others in turns: medians, ranges, ratios over ours."""
+  """Times ours and theirs in turns: medians, ranges, ratios over ours.
+
+  Args:
+    ours: our run.
+    public: theirs, told whether its model is to be compiled.
+    compiled: also time that.
+    repeats: number of runs of each.
+  """
+  runs = {"ours": ours, "public": functools.partial(public, False)}
+  if compiled:
+    runs["public, compiled"] = functools.partial(public, True)
   # OpenMP's threads keep a core busy for a while after their work.
   seconds = in_turns(runs, repeats, pause=0.5)
   median = {name: statistics.median(x) for name, x in seconds.items()}
@@ -117,7 +127,6 @@ def _describe(
   public: PublicCode, ours: ModelDenoiser, B: int
 ) -> dict[str, Any]:
   """What was compared, and the peak memory of both processes."""
-  peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return dict(
     parameters=num_parameters(ours.model),
     batch_size=B,
@@ -126,7 +135,7 @@ def _describe(
     device=jax.devices()[0].device_kind,
     cores=len(os.sched_getaffinity(0)),
     public=public.call("versions"),
-    peak_bytes=dict(ours=peak, public=public.call("peak_bytes")),
+    peak_bytes=dict(ours=peak_bytes(), public=public.call("peak_bytes")),
   )
 
 
@@ -155,15 +164,12 @@ def measure_training(
       0, model.vocab.mask, (B, model.max_length), np.int32
     )
     objective = Diffusion(PathStates(_PATH), model.vocab)
-    runs = {
-      "ours": training.updater(model, objective, training.NEVER, B),
-      "public": functools.partial(public.call, "train", tokens, False),
-    }
-    if compiled:
-      runs["public, compiled"] = functools.partial(
-        public.call, "train", tokens, True
-      )
-    measured = _compare(runs, repeats)
+    measured = _compare(
+      training.updater(model, objective, training.NEVER, B),
+      functools.partial(public.call, "train", tokens),
+      compiled,
+      repeats,
+    )
     return {**_describe(public, ours, B), **measured}
 
 
@@ -198,13 +204,11 @@ def measure_sampling(
       ]
       for share in (0.25, 1.0):
         wanted = share * ours.model.max_length
-        theirs = functools.partial(public.call, "sample", num_steps, wanted)
-        runs = {
-          "ours": functools.partial(mine, wanted),
-          "public": functools.partial(theirs, False),
-        }
-        if compiled:
-          runs["public, compiled"] = functools.partial(theirs, True)
-        row = dict(steps=num_steps, share=share)
-        rows.append(row | _compare(runs, repeats))
+        measured = _compare(
+          functools.partial(mine, wanted),
+          functools.partial(public.call, "sample", num_steps, wanted),
+          compiled,
+          repeats,
+        )
+        rows.append(dict(steps=num_steps, share=share, **measured))
     return {**_describe(public, ours, B), "rows": rows}

@@ -98,6 +98,11 @@ def require_checkout(folder: str) -> None:
     )
 
 
+def peak_bytes() -> int:
+  """Reads the largest resident memory of this process so far, in bytes."""
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def _serve(pipe, folder, sizes, batch_size):
   """Answers calls until it is sent None."""
   server = None
@@ -144,8 +149,8 @@ class _Server:
     }
 
   def peak_bytes(self) -> int:
-    """Largest resident memory of the process so far, in bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Largest resident memory of this process so far."""
+    return peak_bytes()
 
   def weights(self) -> dict[str, np.ndarray]:
     """The model's tensors by name, float32."""

@@ -292,11 +292,11 @@ def _on_canvas(
 
   The rows are those of one device, or of the devices that split the vocabulary.
   """
-  plan = settings.config.plan(settings.interpolant)
-  num_steps = len(plan.left)
+  config = settings.config
+  num_steps = config.num_steps
   if isinstance(state, Start):
     state = _begin(state, num_steps, settings.trace)
-  config, L = settings.config, state.canvas.width
+  L = state.canvas.width
   step = functools.partial(
     _step,
     method=config.make_method(),
@@ -310,7 +310,7 @@ def _on_canvas(
     ),
     # [steps, B]
     keys=jax.vmap(lambda k: jax.random.split(k, num_steps), out_axes=1)(key),
-    plan=plan,
+    plan=config.plan(settings.interpolant),
     L=L,
   )
   # Rows that begin longer than this canvas leave its loop at once.

@@ -15,8 +15,6 @@ import jax.numpy as jnp
 from experiments.common import cli
 
 os.environ["XDG_CACHE_HOME"] = {home!r}
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_enable_compilation_cache", {enabled})
 jax.config.update("jax_compilation_cache_dir", {folder!r})
 events = []
