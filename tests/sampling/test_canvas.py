@@ -95,7 +95,10 @@ def assert_same(ours, theirs):
   [
     {},
     pytest.param(dict(method="midpoint"), marks=pytest.mark.slow),
-    dict(confidence="margin", entropy_budget=1.0, corrections=1),
+    pytest.param(
+      dict(confidence="margin", entropy_budget=1.0, corrections=1),
+      marks=pytest.mark.slow,
+    ),
     pytest.param(dict(method="tau_leaping", finish=2), marks=pytest.mark.slow),
     pytest.param(
       dict(method="adaptive", confidence="entropy", max_window=3),

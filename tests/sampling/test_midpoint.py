@@ -47,6 +47,7 @@ def test_order():
   assert slope < -1.6
 
 
+@pytest.mark.slow
 def test_closer_than_one_call_a_step():
   num = 20_000
   samples = draw(LAW, num, method="midpoint", steps=16)
