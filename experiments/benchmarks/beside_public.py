@@ -39,6 +39,8 @@ def _both(
   Raises:
     InputError: no public checkout, no such public model, or other outputs.
   """
+  # On a GPU both processes need memory; JAX reads this when it starts.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   model, B = shapes.make_model(shape, max_length, batch_size)
   if not isinstance(model, DiT):
     raise InputError(
@@ -54,8 +56,6 @@ def _both(
     cond_dim=model.cond_size,
     n_blocks=model.num_layers,
   )
-  # On a GPU both processes need memory.
-  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   with PublicCode(folder, sizes, B) as public:
     config = sizes | {"length_head": "expectation"}
     ours, params = convert.dit_from_torch(config, public.call("weights"))

@@ -1,11 +1,17 @@
 """Benchmark of kernels, against the device's roofs and XLA's versions."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.timing import compare, device_limits
+from experiments.benchmarks.timing import (
+  compare,
+  device_limits,
+  in_a_loop,
+  num_calls,
+)
 from flexmdm_jax.kernels.insert_unmask import arg_specs as insert_specs
 from flexmdm_jax.kernels.insert_unmask import insert_unmask
 from flexmdm_jax.kernels.token_sample import arg_specs as token_specs
@@ -70,7 +76,10 @@ def measure(
         memory = compiled.memory_analysis()
         temporary[label] = memory.temp_size_in_bytes if memory else None
         runs[label] = lambda run=compiled: run(*arguments)  # noqa: B023
-      seconds = compare(runs, repeats)
+      seconds = {
+        label: time / num_calls()
+        for label, time in compare(runs, repeats).items()
+      }
       operations = getattr(spec, "num_operations", lambda: 0)()
       roof = max(
         spec.num_bytes() / limits["copy_bytes_per_second"],
@@ -92,7 +101,5 @@ def measure(
 
 
 def _compile(function, static, arguments):
-  def call(*args):
-    return function(*args, **static)
-
-  return jax.jit(call).lower(*arguments).compile()
+  run = in_a_loop(functools.partial(function, **static))
+  return run.lower(*arguments).compile()

@@ -137,7 +137,10 @@ class _Server:
         if not parameter.any():
           parameter.normal_(std=_SCALE)
     self._sizes, self._batch_size = sizes, batch_size
+    # Theirs is compiled as it is made, and holds the plain model.
+    # FlexAttention is compiled in either.
     self._module, self._model = module, module.model._orig_mod
+    self._models = {True: module.model, False: _plain(torch, self._model)}
     self._optimizer = self._schedule = None
 
   def versions(self) -> dict[str, Any]:
@@ -183,9 +186,9 @@ class _Server:
       torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
       return loss
 
-    with torch.compiler.set_stance("default" if compiled else "force_eager"):
-      module.optimizer_step(0, 0, self._optimizer, closure)
-      self._schedule.step()
+    module.model = self._models[compiled]
+    module.optimizer_step(0, 0, self._optimizer, closure)
+    self._schedule.step()
     self._wait()
 
   def sample(self, steps, wanted, compiled) -> None:
@@ -194,13 +197,18 @@ class _Server:
 
     torch, sizes = self._torch, self._sizes
     self._model.eval()
-    model = self._module.model if compiled else self._model
     # Their decorator compiles the loop with all of its steps unrolled, which
     # takes far longer than to sample: the loop runs as it stands.
     draw = inspect.unwrap(any_order_mask_insertion_tau_leaping_sampling)
     with torch.no_grad():
       draw(
-        _steer(torch, model, self._module.interpolant, sizes["pad_id"], wanted),
+        _steer(
+          torch,
+          self._models[compiled],
+          self._module.interpolant,
+          sizes["pad_id"],
+          wanted,
+        ),
         steps,
         sizes["mask_id"],
         sizes["pad_id"],
@@ -216,6 +224,20 @@ class _Server:
   def _wait(self) -> None:
     if self._device == "cuda":
       self._torch.cuda.synchronize()
+
+
+def _plain(torch, model):
+  """Holds a model uncompiled, under the names that a compiled one gives it."""
+
+  class Plain(torch.nn.Module):
+    def __init__(self):
+      super().__init__()
+      self._orig_mod = model
+
+    def forward(self, *args):
+      return self._orig_mod(*args)
+
+  return Plain()
 
 
 def _steer(torch, model, interpolant, pad, wanted):
@@ -293,8 +315,7 @@ def _stand_in(torch) -> None:
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(names)
 
-  if importlib.util.find_spec("pytorch_lightning") is None:
-    add("pytorch_lightning", LightningModule=LightningModule)
+  add("pytorch_lightning", LightningModule=LightningModule)
   add("lightning_modules.autoregressive", AutoregressiveModule=None)
   add("lightning_modules.mdm", MaskedDiffusionModule=None)
 

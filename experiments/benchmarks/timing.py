@@ -49,6 +49,32 @@ def in_turns(
   return times
 
 
+def num_calls() -> int:
+  """Number of calls in one program of `in_a_loop`."""
+  return 1 if jax.default_backend() == "cpu" else 16
+
+
+def in_a_loop(function: Callable[..., Any]) -> Any:
+  """Compiles `num_calls` calls of a function of arrays, one after another.
+
+  An accelerator's kernel can take less time than the host needs to launch it.
+
+  Returns:
+    The jitted function. It returns what the last call does.
+  """
+
+  def calls(*args):
+    def call(_, result):
+      # Each call waits for the one before it, and none is left out.
+      return function(*jax.lax.optimization_barrier((args, result))[0])
+
+    result = jax.eval_shape(function, *args)
+    result = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), result)
+    return jax.lax.fori_loop(0, num_calls(), call, result)
+
+  return jax.jit(calls)
+
+
 def device_limits(dtype: Any, repeats: int) -> dict[str, float]:
   """Measures rates of this device, the roofs of a roofline.
 

@@ -177,7 +177,7 @@ CANDIDATES = {
   "mosaic_gpu": [
     GpuConfig(cluster, stages, max_splits=splits)
     for cluster in (1, 2)
-    for stages in (3, 4, 5)
-    for splits in (1, 4, 16)
+    for stages in (3, 5)
+    for splits in (1, 16)
   ],
 }
