@@ -88,6 +88,11 @@ fi
 wait
 echo "compiled: $((SECONDS - begin)) s"
 
+for name in "${chosen[@]}"; do
+  # shellcheck disable=SC2086
+  part "$name" "$python" -m experiments.benchmark ${commands[$name]} \
+    --repeats="$repeats" --out="$out/$name.json"
+done
 if [ -z "${TINY:-}" ]; then
   for kernel in insert_unmask token_sample; do
     if wanted "tune_$kernel"; then
@@ -96,11 +101,6 @@ if [ -z "${TINY:-}" ]; then
     fi
   done
 fi
-for name in "${chosen[@]}"; do
-  # shellcheck disable=SC2086
-  part "$name" "$python" -m experiments.benchmark ${commands[$name]} \
-    --repeats="$repeats" --out="$out/$name.json"
-done
 
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]} (see $out/NAME.log)" >&2

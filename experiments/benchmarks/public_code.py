@@ -164,7 +164,7 @@ class _Server:
     """Logits and expected gaps, without dropout."""
     torch = self._torch
     self._model.eval()
-    with torch.compiler.set_stance("force_eager"), torch.no_grad():
+    with torch.no_grad():
       answer = self._model(self._place(tokens).long(), self._place(t))
     parts = (answer.token_logits, answer.expected_gaps)
     return tuple(x.float().cpu().numpy() for x in parts)

@@ -7,6 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
+
+_PATIENCE = 30.0  # seconds
 
 
 def median_seconds(run: Callable[[], Any], repeats: int) -> float:
@@ -25,27 +28,33 @@ def compare(
 def in_turns(
   runs: Mapping[str, Callable[[], Any]], repeats: int, pause: float = 0.0
 ) -> dict[str, list[float]]:
-  """Measures all times of several calls, warm and in turns.
+  """Measures all times of several calls, warm and in turns; logs medians.
 
   Every other round goes through them backwards, so that what drifts, such as
   a clock that heats up, falls on all alike.
 
   Args:
     runs: the calls; they return arrays, or have ended when they return.
-    repeats: number of runs of each.
+    repeats: number of runs of each; three if those take half a minute.
     pause: seconds before each run, in which the threads of the one before it
       may go to sleep.
   """
   times = {name: [] for name in runs}
   for run in runs.values():
     jax.block_until_ready(run())
+  begin = time.perf_counter()
   for round_ in range(repeats):
+    if round_ == 3 and time.perf_counter() - begin > _PATIENCE:
+      repeats = round_
+      break
     names = list(runs) if round_ % 2 == 0 else list(runs)[::-1]
     for name in names:
       time.sleep(pause)
-      begin = time.perf_counter()
+      start = time.perf_counter()
       jax.block_until_ready(runs[name]())
-      times[name].append(time.perf_counter() - begin)
+      times[name].append(time.perf_counter() - start)
+  medians = {name: statistics.median(x) for name, x in times.items()}
+  logging.info("Medians of %d runs, in seconds: %s", repeats, medians)
   return times
 
 

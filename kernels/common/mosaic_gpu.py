@@ -18,6 +18,19 @@ def gpu_load(
   return plgpu.load(ref, *index, layout=layout, optimized=optimized)
 
 
+def gpu_params(**settings: Any) -> plgpu.CompilerParams:
+  """Makes compiler parameters for kernels that state all their layouts.
+
+  Newer JAX infers layouts by default, which took 20 of the 21 seconds of
+  lowering `token_sample`.
+
+  Args:
+    **settings: other fields of `plgpu.CompilerParams`.
+  """
+  lane = plgpu.LoweringSemantics.Lane
+  return plgpu.CompilerParams(lowering_semantics=lane, **settings)
+
+
 def gpu_interpreter() -> Any:
   """Makes the `interpret` of `plgpu.kernel` that runs it on the CPU.
 

@@ -132,7 +132,7 @@ def scan_vocab(
     **cluster,
     num_threads=_CONSUMERS + 1,
     thread_name="warpgroup",
-    compiler_params=plgpu.CompilerParams(approx_math=True),
+    compiler_params=common.gpu_params(approx_math=True),
     interpret=interpret,
   )(*inputs.values())
   found = [x[:, :N] for x in found]
