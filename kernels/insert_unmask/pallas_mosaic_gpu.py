@@ -20,7 +20,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Int32
 
-from flexmdm_jax.kernels.common import gpu_interpreter, gpu_load, target
+from flexmdm_jax.kernels.common import (
+  gpu_interpreter,
+  gpu_load,
+  gpu_params,
+  target,
+)
 from flexmdm_jax.kernels.insert_unmask.config import GPU_TABLE, GpuConfig
 
 MAX_LENGTH = 8192
@@ -79,6 +84,7 @@ def insert_unmask(
     scratch_types=[plgpu.SMEM((chunk + cells,), jnp.int32)] * 2,
     grid=(B,),
     grid_names=("row",),
+    compiler_params=gpu_params(),
     interpret=interpret,
   )(length, tokens, revealed, insertions)
   return new_tokens[:, :L], new_length, truncated != 0

@@ -152,11 +152,17 @@ class GpuConfig:
 _PROCESSORS = {"NVIDIA H20": 78, "NVIDIA H100 PCIe": 114}
 
 
+# Statistics of this many rows and splits are kept: some 40 MB.
+_SPLIT_ROWS = 2**16
+
+
 def gpu_config(kind: str, N: int) -> GpuConfig:
   """Finds the tuning for a device kind and a number of rows."""
+  processors = _PROCESSORS.get(kind, GpuConfig.processors)
   return GpuConfig(
     cluster=1 if N <= 64 else 2,
-    processors=_PROCESSORS.get(kind, GpuConfig.processors),
+    processors=processors,
+    max_splits=min(max(_SPLIT_ROWS // N, GpuConfig.max_splits), processors),
   )
 
 
