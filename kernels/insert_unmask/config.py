@@ -41,7 +41,7 @@ class GpuConfig:
 
 # By device kind; others take the defaults. Rows are printed by
 # `python -m experiments.tune_kernels --kernel=insert_unmask`. None is measured
-# yet: no accelerator was at hand.
+# yet.
 TPU_TABLE: dict[str, TpuConfig] = {}
 GPU_TABLE: dict[str, GpuConfig] = {}
 
