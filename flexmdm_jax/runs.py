@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Key
 
-from flexmdm_jax import paths, settings
+from flexmdm_jax import paths, schema, settings
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
@@ -52,10 +52,10 @@ from flexmdm_jax.training.sharding import (
   make_mesh,
   replicated,
 )
-from flexmdm_jax.training.step import TrainStep, make_train_step
+from flexmdm_jax.training.step import StepConfig, TrainStep, make_train_step
 
 # Settings of the training step that are in the config's `train`.
-_STEP_KEYS = ("batch_size", "accumulation", "ema_decay")
+_STEP_KEYS = ("batch_size", "accumulation", "ema_decay", "bound_every")
 _MESH_KEYS = ("layout", "data", "fsdp", "tensor")
 _SECTIONS = (
   "method",
@@ -87,6 +87,7 @@ class Run:
     model: the network.
     objective: the loss that its training minimises.
     optimizer: the settings of the optimiser.
+    step: how a batch becomes an update.
     loop: numbers of steps, and how often to report and to save.
     sampler: the settings with which evaluations sample.
     layout: the mesh on which it is trained.
@@ -100,6 +101,7 @@ class Run:
   model: DiT | Transformer
   objective: Objective
   optimizer: OptimizerConfig
+  step: StepConfig
   loop: loop.LoopConfig
   sampler: SamplerConfig
   layout: Layout
@@ -122,8 +124,8 @@ class Run:
       InputError: a setting is missing, unknown or out of range.
     """
     config = json.loads(json.dumps(config))
-    settings.require_known("the config", config, _SECTIONS)
-    settings.require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
+    schema.require_known("the config", config, _SECTIONS)
+    schema.require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
     try:
       task = task or make_task(config["method"], config["data"])
       interpolant = (
@@ -135,19 +137,14 @@ class Run:
         else MDM(settings.make_schedule(config["mdm_unmasking"]))
       )
       train = dict(config["train"])
-      step = {key: train.pop(key) for key in _STEP_KEYS}
-      train.pop("bound_every", None)
+      step = {key: train.pop(key) for key in _STEP_KEYS if key in train}
       model = settings.make_model(config["model"], task)
       objective = settings.make_objective(interpolant, task, model, train)
       optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
       optimizer["groups"] = tuple(
-        settings.build(ParameterGroup, group)
+        schema.build(ParameterGroup, group, "optimizer.groups")
         for group in optimizer.get("groups", {}).values()
       )
-      if not 0 <= step["ema_decay"] < 1:
-        raise InputError(
-          f"train.ema_decay={step['ema_decay']} must be in [0, 1)."
-        )
       return cls(
         config=config,
         task=task,
@@ -155,14 +152,15 @@ class Run:
         path=settings.make_path(config.get("path"), interpolant, task),
         model=model,
         objective=objective,
-        optimizer=settings.build(OptimizerConfig, optimizer),
-        loop=settings.build(loop.LoopConfig, train),
-        sampler=settings.build(SamplerConfig, config["sampler"]),
+        optimizer=schema.build(OptimizerConfig, optimizer, "optimizer"),
+        step=schema.build(StepConfig, step, "train"),
+        loop=schema.build(loop.LoopConfig, train, "train"),
+        sampler=schema.build(SamplerConfig, config["sampler"], "sampler"),
         layout=make_layout(**config["mesh"]),
         pretrained=config.get("pretrained"),
       )
     except KeyError as error:
-      raise settings.KeyMismatchError(
+      raise schema.KeyMismatchError(
         f"the config has no key {error}: see experiments/configs/base.py."
       ) from error
 
@@ -176,7 +174,7 @@ class Run:
     path = pathlib.Path(workdir) / "config.json"
     try:
       return cls.from_config(json.loads(path.read_text()))
-    except settings.KeyMismatchError as error:
+    except schema.KeyMismatchError as error:
       raise InputError(
         f"{workdir} was made by another version of flexmdm_jax"
         f" ({path.name}: {str(error).rstrip('.')}): use that version, or train"
@@ -200,17 +198,17 @@ class Run:
     Raises:
       InputError: the config's layout does not fit them.
     """
-    train = self.config["train"]
-    layout = self.layout
+    layout, step = self.layout, self.step
+    if not bound:
+      step = dataclasses.replace(step, bound_every=None)
     return make_train_step(
       self.model,
       layout.rules,
       make_mesh(layout.data, layout.fsdp, layout.tensor, devices),
       optimizer=make_optimizer(self.optimizer),
       objective=self.objective,
+      config=step,
       report_every=self.loop.report_every,
-      bound_every=train.get("bound_every", 10) if bound else None,
-      **{key: train[key] for key in _STEP_KEYS},
     )
 
   def with_weights(self, train_step: TrainStep) -> TrainStep:
@@ -299,7 +297,7 @@ class Run:
   ) -> dict[str, float]:
     """Trains in `workdir`, resuming if it can; see `training.loop.train`."""
     train_step = self.train_step()
-    batch_size = self.config["train"]["batch_size"]
+    batch_size = self.step.batch_size
     return loop.train(
       hosts.on_all_processes(lambda: self.with_weights(train_step)),
       lambda: make_loader(

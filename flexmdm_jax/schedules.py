@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.schema import require, setting
 
 # Derivatives are finite: they are taken no nearer to an end than one float32
 # step below 1, and than this above 0 (`Polynomial` of exponent < 1 is vertical
@@ -36,6 +37,11 @@ _TINY = 1e-37
 
 def _f32(t) -> Float[Array, "*s"]:
   return jnp.asarray(t, jnp.float32)
+
+
+def _exponent() -> float:
+  """Makes an exponent's field: beyond its range float32 sees a step."""
+  return setting(least=1e-3, most=1e3)
 
 
 def _inside(t) -> Float[Array, "*s"]:
@@ -115,13 +121,13 @@ class Power(Schedule):
   """`alpha(t) = 1 - (1 - t)^exponent`; hazard `exponent / (1 - t)`.
 
   Raises:
-    InputError: exponent <= 0.
+    InputError: the exponent is outside [0.001, 1000].
   """
 
-  exponent: float
+  exponent: float = _exponent()
 
   def __post_init__(self):
-    _require_positive("Power.exponent", self.exponent)
+    require(self, "Power")
 
   def alpha(self, t):
     t = _f32(t)
@@ -212,13 +218,13 @@ class Polynomial(Schedule):
   """`alpha(t) = t^exponent`.
 
   Raises:
-    InputError: exponent <= 0.
+    InputError: the exponent is outside [0.001, 1000].
   """
 
-  exponent: float
+  exponent: float = _exponent()
 
   def __post_init__(self):
-    _require_positive("Polynomial.exponent", self.exponent)
+    require(self, "Polynomial")
 
   def alpha(self, t):
     return _f32(t) ** self.exponent
@@ -249,12 +255,11 @@ class Geometric(Schedule):
     InputError: not 0 < high < low.
   """
 
-  low: float
-  high: float
+  low: float = setting(above=0)
+  high: float = setting(above=0)
 
   def __post_init__(self):
-    _require_positive("Geometric.low", self.low)
-    _require_positive("Geometric.high", self.high)
+    require(self, "Geometric")
     if self.high >= self.low:
       raise InputError(
         f"Geometric.high={self.high} must be below Geometric.low={self.low},"
@@ -346,15 +351,14 @@ class Window(Schedule):
   """
 
   schedule: Schedule
-  begin: float
-  end: float
+  begin: float = setting(least=0, most=1)
+  end: float = setting(least=0, most=1)
 
   def __post_init__(self):
-    numbers = all(isinstance(x, (int, float)) for x in (self.begin, self.end))
-    if not (numbers and 0 <= self.begin < self.end <= 1):
+    require(self, "Window")
+    if self.begin >= self.end:
       raise InputError(
-        f"Window.begin={self.begin!r} and Window.end={self.end!r} must be"
-        " times with 0 <= begin < end <= 1."
+        f"Window.begin={self.begin} must be before Window.end={self.end}."
       )
 
   @property
@@ -498,8 +502,3 @@ def parse(text: str) -> Schedule:
       f"schedule {text!r}: a window is two times, as in '{body}@0-0.5'."
     )
   return Window(schedule, *window)
-
-
-def _require_positive(name: str, value: float) -> None:
-  if not (isinstance(value, (int, float)) and 0 < value < float("inf")):
-    raise InputError(f"{name}={value!r} must be a positive, finite number.")

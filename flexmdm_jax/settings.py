@@ -1,7 +1,7 @@
 """Settings: from the nested dicts of a config to the objects they stand for."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.gaps import GAP_HEADS, LAW_HEADS
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.schema import build
 from flexmdm_jax.states import MixedStates, PathStates, StateLaw
 from flexmdm_jax.tasks import Task
 from flexmdm_jax.training.objectives import (
@@ -21,10 +22,6 @@ from flexmdm_jax.training.objectives import (
   Objective,
 )
 from flexmdm_jax.vocab import Vocab
-
-
-class KeyMismatchError(InputError):
-  """A setting that this version does not know, or one that it misses."""
 
 
 def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
@@ -44,7 +41,7 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
   elif settings.get("gap_head") is None:
     raise InputError(
       "model.gap_head=None cannot tell a sampler what to insert: choose one of"
-      f" {', '.join(head for head in GAP_HEADS if head)}."
+      f" {', '.join(GAP_HEADS)}."
     )
   for name in ("dtype", "param_dtype"):
     if name in settings:
@@ -55,6 +52,7 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
     return build(
       DiT,
       settings,
+      "model",
       vocab=task.vocab,
       max_length=task.max_length,
       causal=task.causal,
@@ -76,10 +74,11 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
     )
   lora = settings.pop("lora", None)
   if lora and lora["rank"]:
-    lora = build(LoRA, dict(lora, targets=tuple(lora["targets"])))
+    lora = build(LoRA, lora, "model.lora")
   return build(
     Transformer,
     settings,
+    "model",
     vocab=vocab,
     max_length=task.max_length,
     lora=lora if isinstance(lora, LoRA) else None,
@@ -130,7 +129,7 @@ def make_objective(
         " curriculum cannot be longer than the run."
       )
     states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
-    laws = build(MixedStates, states, interpolant=interpolant)
+    laws = build(MixedStates, states, "train.states", interpolant=interpolant)
   objective = Diffusion(laws, task.vocab, **settings)
   # A head that predicts the law of each gap is trained on that law.
   if model.gap_head in LAW_HEADS:
@@ -178,22 +177,3 @@ def _dtype(name: str) -> Any:
       f"model.dtype={name!r} is unknown: choose one of {', '.join(dtypes)}."
     )
   return dtypes[name]
-
-
-def build(cls: type, settings: Mapping[str, Any], **more: Any) -> Any:
-  """Calls `cls(**settings, **more)`; InputError for a key it does not take."""
-  fields = {f.name for f in dataclasses.fields(cls)} - {"parent", "name"}
-  known = sorted(fields - more.keys())
-  require_known(cls.__name__, settings, known)
-  return cls(**settings, **more)
-
-
-def require_known(
-  what: str, settings: Mapping[str, Any], known: Sequence[str]
-) -> None:
-  """Raises an InputError if `what` has a setting that is not known."""
-  for key in settings:
-    if key not in known:
-      raise KeyMismatchError(
-        f"unknown setting {key!r} of {what}: it takes {', '.join(known)}."
-      )

@@ -32,6 +32,7 @@ from flexmdm_jax.interpolant import (
 )
 from flexmdm_jax.paths import trained_clock
 from flexmdm_jax.schedules import Immediate, Power, Schedule
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.times import EXPONENT, stratified_times
 from flexmdm_jax.vocab import Vocab
 
@@ -105,14 +106,11 @@ class PathStates:
   """
 
   interpolant: JointInterpolant
-  time_exponent: float = EXPONENT
+  time_exponent: float = setting(EXPONENT, least=0.01, most=100)
   is_bound = True
 
   def __post_init__(self):
-    if not 0 < self.time_exponent < float("inf"):
-      raise InputError(
-        f"train.time_exponent={self.time_exponent} must be positive."
-      )
+    require(self, "train")
 
   def draw(self, key, batch_size, step=0) -> States:
     """Draws stratified times; the hazards are the weights.
@@ -185,23 +183,18 @@ class MixedStates:
 
   interpolant: JointInterpolant
   insertion: Schedule = _PROGRESS
-  mask_exponent: float = 1.0
-  steps: tuple[int, ...] = (0,)
-  full: tuple[float, ...] = (0.3,)
-  blank: tuple[float, ...] = (0.05,)
+  mask_exponent: float = setting(1.0, least=0.01, most=100)
+  steps: tuple[int, ...] = count((0,), least=0)
+  full: tuple[float, ...] = setting((0.3,), least=0, most=1)
+  blank: tuple[float, ...] = setting((0.05,), least=0, most=1)
   is_bound = False
 
   def __post_init__(self):
-    for name in ("steps", "full", "blank"):
-      object.__setattr__(self, name, tuple(getattr(self, name)))
+    require(self, "train.states")
     if isinstance(self.interpolant.insertion, Immediate):
       raise InputError(
         "train.states: a fixed-length model has no missing tokens: choose"
         " law='path'."
-      )
-    if not 0 < self.mask_exponent < float("inf"):
-      raise InputError(
-        f"train.states.mask_exponent={self.mask_exponent} must be positive."
       )
     sizes = {len(self.steps), len(self.full), len(self.blank)}
     if len(sizes) > 1 or 0 in sizes:
@@ -209,17 +202,15 @@ class MixedStates:
         f"train.states: steps={self.steps}, full={self.full} and"
         f" blank={self.blank} must be of one length, at least 1."
       )
-    if list(self.steps) != sorted(self.steps) or self.steps[0] < 0:
-      raise InputError(
-        f"train.states.steps={self.steps} must ascend from at least 0."
-      )
+    if list(self.steps) != sorted(self.steps):
+      raise InputError(f"train.states.steps={self.steps} must ascend.")
     for step, full, blank in zip(
       self.steps, self.full, self.blank, strict=True
     ):
-      if not (0 <= full and 0 <= blank and full + blank <= 1 + 1e-9):
+      if full + blank > 1 + 1e-9:
         raise InputError(
           f"train.states: at step {step} the shares full={full} and"
-          f" blank={blank} must be in [0, 1] and sum to at most 1."
+          f" blank={blank} must sum to at most 1."
         )
 
   def shares(

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # knows neither meshes nor networks.
 LAYERS = [
   {"errors", "kernels"},
+  {"schema"},
   {"vocab", "schedules", "times", "gap_laws"},
   {"interpolant"},
   {"prediction", "alignment"},

@@ -148,9 +148,9 @@ def test_path_states_are_the_interpolants():
   ("changes", "says"),
   [
     (dict(full=(0.8,), blank=(0.3,)), "sum to at most 1"),
-    (dict(full=(-0.1,)), r"full=-0.1"),
-    (dict(full=(1.1,), blank=(0.0,)), r"full=1.1"),
-    (dict(full=(float("nan"),)), "full=nan"),
+    (dict(full=(-0.1,)), r"full=\(-0.1,\)"),
+    (dict(full=(1.1,), blank=(0.0,)), r"full=\(1.1,\)"),
+    (dict(full=(float("nan"),)), r"full=\(nan,\)"),
     (dict(steps=(0, 5)), "of one length"),
     (dict(steps=(), full=(), blank=()), "at least 1"),
     (dict(steps=(5, 0), full=(0, 0), blank=(0, 0)), "must ascend"),

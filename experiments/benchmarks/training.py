@@ -17,7 +17,7 @@ from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.training.objectives import Diffusion, Objective
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules, make_mesh
-from flexmdm_jax.training.step import make_train_step
+from flexmdm_jax.training.step import StepConfig, make_train_step
 
 # More steps than are timed.
 NEVER = 1_000_000
@@ -47,9 +47,8 @@ def updater(
     make_mesh(),
     optimizer=make_optimizer(OptimizerConfig(10_000)),
     objective=objective,
-    batch_size=B,
+    config=StepConfig(batch_size=B, bound_every=bound_every),
     report_every=NEVER,
-    bound_every=bound_every,
   )
   placed = jax.device_put(batch, train_step.batch_sharding)
   state = train_step.init(jax.random.key(0))

@@ -69,7 +69,7 @@ def train_report(
       memory.
   """
   step = run.train_step(topology.devices, bound=False)
-  B = run.config["train"]["batch_size"]
+  B = run.step.batch_size
   begin = time.perf_counter()
   lowered = step.update_with.lower(
     step.abstract_state,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from flexmdm_jax import mesh as meshes
 from flexmdm_jax.errors import InputError
 
-ATTENTIONS = ("xla", "cudnn", "splash", None)
+ATTENTIONS = ("xla", "cudnn", "splash")
 _LANES = 128
 
 
@@ -59,12 +59,6 @@ def attend(
       implementation=implementation,
     )
   return out[:, :T]
-
-
-def require_known(attention: str | None) -> None:
-  """Raises an InputError unless `attention` names an implementation."""
-  if attention not in ATTENTIONS:
-    raise InputError(f"attention={attention!r} must be in {ATTENTIONS}.")
 
 
 def require_even_heads(hidden_size: int, num_heads: int) -> None:

@@ -21,9 +21,9 @@ from jaxtyping import Array, Float, Int
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models import gaps
 from flexmdm_jax.models.attention import (
+  ATTENTIONS,
   attend,
   require_even_heads,
-  require_known,
   rotary_angles,
   rotate,
 )
@@ -40,11 +40,12 @@ from flexmdm_jax.models.layers import (
   zeros,
 )
 from flexmdm_jax.prediction import Features, Prediction
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.vocab import Vocab
 
 _TIME_FEATURES = 256
 
-NEIGHBOURS = ("input", "blocks", None)
+NEIGHBOURS = ("input", "blocks")
 
 
 class DiT(nn.Module):
@@ -83,31 +84,24 @@ class DiT(nn.Module):
   """
 
   vocab: Vocab
-  max_length: int
-  hidden_size: int = 768
-  num_layers: int = 12
-  num_heads: int = 12
-  cond_size: int = 128
-  mlp_ratio: int = 4
-  gap_head: str | None = "log_rate"
-  causal: bool = False
-  time_scale: float = 1000.0
+  max_length: int = count()
+  hidden_size: int = count(768)
+  num_layers: int = count(12)
+  num_heads: int = count(12)
+  cond_size: int = count(128)
+  mlp_ratio: int = count(4)
+  gap_head: str | None = setting("log_rate", among=gaps.GAP_HEADS)
+  causal: bool = setting(False)
+  time_scale: float = setting(1000.0, above=0)
   dtype: Any = jnp.float32
-  remat: str = "elementwise"
-  attention: str | None = None
-  neighbours: str | None = None
-  unroll: int = 1
+  remat: str = setting("elementwise", among=REMAT)
+  attention: str | None = setting(None, among=ATTENTIONS)
+  neighbours: str | None = setting(None, among=NEIGHBOURS)
+  unroll: int = count(1)
 
   def __post_init__(self):
     super().__post_init__()
-    gaps.require_known(self.gap_head)
-    require_known(self.attention)
-    if self.remat not in REMAT:
-      raise InputError(f"remat={self.remat!r} must be in {tuple(REMAT)}.")
-    if self.neighbours not in NEIGHBOURS:
-      raise InputError(
-        f"neighbours={self.neighbours!r} must be in {NEIGHBOURS}."
-      )
+    require(self, "model")
     if self.causal and self.gap_head is not None:
       raise InputError(
         f"gap_head={self.gap_head!r} needs causal=False: a causal model sees"

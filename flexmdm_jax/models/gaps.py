@@ -6,23 +6,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from flexmdm_jax import gap_laws
-from flexmdm_jax.errors import InputError
 from flexmdm_jax.gap_laws import GapLaw
 
 # Heads that predict the law of each gap, not its mean alone.
 LAW_HEADS = ("distribution", "binned", "negative_binomial")
-GAP_HEADS = ("log_rate", "softplus", *LAW_HEADS, None)
+GAP_HEADS = ("log_rate", "softplus", *LAW_HEADS)
 # exp(15) is more tokens than any gap misses; the clamp keeps an untrained or
 # diverging head from overflowing the loss.
 _MAX_LOG_RATE = 15.0
 # Shapes from 0.007, nearly all gaps empty and few very long, to 3,000, Poisson.
 _LOG_SHAPES = (-5.0, 8.0)
-
-
-def require_known(gap_head: str | None) -> None:
-  """Raises an InputError unless `gap_head` names a kind of head."""
-  if gap_head not in GAP_HEADS:
-    raise InputError(f"gap_head={gap_head!r} must be in {GAP_HEADS}.")
 
 
 def out_size(gap_head: str, max_length: int) -> int:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.schema import count, require, setting
 
 TARGETS = ("q", "k", "v", "attention_out", "gate", "up", "down", "head")
 
@@ -29,20 +30,16 @@ class LoRA:
     targets: names of the updated layers, out of `TARGETS`.
   """
 
-  rank: int = 128
-  alpha: float | int = 128.0
-  dropout: float = 0.1
-  targets: tuple[str, ...] = ("q", "k", "v", "head")
+  rank: int = count(128)
+  alpha: float = setting(128.0, above=0)
+  dropout: float = setting(0.1, least=0, below=1)
+  targets: tuple[str, ...] = setting(("q", "k", "v", "head"), among=TARGETS)
 
   def __post_init__(self):
-    if self.rank < 1:
-      raise InputError(f"LoRA.rank={self.rank} must be at least 1.")
-    if not 0 <= self.dropout < 1:
-      raise InputError(f"LoRA.dropout={self.dropout} must be in [0, 1).")
-    unknown = [name for name in self.targets if name not in TARGETS]
-    if unknown or not self.targets:
+    require(self, "model.lora")
+    if not self.targets:
       raise InputError(
-        f"LoRA.targets={self.targets} must be some of {TARGETS}."
+        f"model.lora.targets is empty: name some of {', '.join(TARGETS)}."
       )
 
   @property

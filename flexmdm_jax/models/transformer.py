@@ -27,9 +27,9 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.models import gaps
 from flexmdm_jax.models import lora as lora_lib
 from flexmdm_jax.models.attention import (
+  ATTENTIONS,
   attend,
   require_even_heads,
-  require_known,
   rotary_angles,
   rotate,
 )
@@ -45,6 +45,7 @@ from flexmdm_jax.models.layers import (
 )
 from flexmdm_jax.models.lora import Linear, LoRA
 from flexmdm_jax.prediction import Features, Prediction
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.vocab import Vocab
 
 _RETROFIT = ("time", "modulation", "gap_head")
@@ -88,43 +89,38 @@ class Transformer(nn.Module):
   """
 
   vocab: Vocab
-  max_length: int
-  hidden_size: int
-  num_layers: int
-  num_heads: int
-  num_kv_heads: int
-  mlp_size: int
-  rotary_base: float = 500_000.0
-  norm_epsilon: float = 1e-5
-  qkv_bias: bool = False
-  tied: bool = False
-  begin: int | None = None
-  mask_padding: bool = True
-  gap_head: str | None = None
-  gap_scale: float | None = None
-  time_group: int | None = None
-  time_scale: float = 1000.0
+  max_length: int = count()
+  hidden_size: int = count()
+  num_layers: int = count()
+  num_heads: int = count()
+  num_kv_heads: int = count()
+  mlp_size: int = count()
+  rotary_base: float = setting(500_000.0, above=1)
+  norm_epsilon: float = setting(1e-5, above=0, below=1)
+  qkv_bias: bool = setting(False)
+  tied: bool = setting(False)
+  begin: int | None = count(None, least=0)
+  mask_padding: bool = setting(True)
+  gap_head: str | None = setting(None, among=gaps.GAP_HEADS)
+  gap_scale: float | None = setting(None, above=0)
+  time_group: int | None = count(None)
+  time_scale: float = setting(1000.0, above=0)
   lora: LoRA | None = None
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
-  remat: str = "none"
-  attention: str | None = None
+  remat: str = setting("none", among=REMAT)
+  attention: str | None = setting(None, among=ATTENTIONS)
 
   def __post_init__(self):
     super().__post_init__()
-    gaps.require_known(self.gap_head)
-    require_known(self.attention)
-    if self.remat not in REMAT:
-      raise InputError(f"remat={self.remat!r} must be in {tuple(REMAT)}.")
+    require(self, "model")
     require_even_heads(self.hidden_size, self.num_heads)
     if self.num_heads % self.num_kv_heads:
       raise InputError(
         f"num_kv_heads={self.num_kv_heads} must divide"
         f" num_heads={self.num_heads}."
       )
-    if self.time_group is not None and self.time_group < 1:
-      raise InputError(f"time_group={self.time_group} must be at least 1.")
-    if self.begin is not None and not 0 <= self.begin < self.vocab.size:
+    if self.begin is not None and self.begin >= self.vocab.size:
       raise InputError(
         f"begin={self.begin} must be an id below {self.vocab.size}."
       )

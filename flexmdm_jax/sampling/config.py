@@ -1,11 +1,11 @@
 """The settings of a sampler, and its methods by name."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import numpy as np
 
+from flexmdm_jax import schema
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.sampling import grids
@@ -15,6 +15,34 @@ from flexmdm_jax.sampling.insertions import INSERTIONS
 from flexmdm_jax.sampling.methods import Adaptive, Euler, TauLeaping
 from flexmdm_jax.sampling.midpoint import Midpoint
 from flexmdm_jax.sampling.step import Method
+from flexmdm_jax.schema import count, setting
+
+# More calls than a text has events help none, and their plan fills memory.
+MAX_STEPS = 1_000_000
+
+METHODS: dict[str, Callable[["SamplerConfig"], Method]] = {
+  "events": lambda config: Events(
+    config.confidence or "spread",
+    config.insertions,
+    config.group,
+    config.entropy_budget,
+    config.insert_budget,
+  ),
+  "midpoint": lambda config: Midpoint(config.insertions),
+  "tau_leaping": lambda config: TauLeaping(
+    config.confidence or "margin", config.finish > 0, config.insertions
+  ),
+  "euler": lambda config: Euler(
+    config.confidence or "margin", config.finish > 0
+  ),
+  "adaptive": lambda config: Adaptive(
+    config.confidence or "margin",
+    config.finish > 0,
+    config.insertions,
+    config.window_scale,
+    config.max_window,
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,44 +94,39 @@ class SamplerConfig:
     InputError: a field is out of its range; the message names it.
   """
 
-  steps: int
-  method: str = "events"
-  confidence: str | None = None
-  insertions: str | None = None
-  window_scale: float | None = None
-  max_window: int | None = None
-  temperature: float = 1.0
-  top_p: float = 1.0
-  grid: str | tuple[float, ...] = "time"
-  time_exponent: float = 1.0
-  finish: int = 0
-  group: int = 1
-  entropy_budget: float | None = None
-  insert_budget: float | None = None
-  corrections: int = 0
-  correction_time: float = 0.5
-  correction_calls: int | None = None
-  buckets: tuple[int, ...] | None = None
+  steps: int = setting(least=1, most=MAX_STEPS)
+  method: str = setting("events", among=METHODS)
+  confidence: str | None = setting(None, among=ORDERS)
+  insertions: str | None = setting(None, among=INSERTIONS)
+  window_scale: float | None = setting(None, least=1)
+  max_window: int | None = count(None)
+  temperature: float = setting(1.0, least=0, most=1e4)
+  top_p: float = setting(1.0, least=1e-6, most=1)
+  grid: str | tuple[float, ...] = setting("time")
+  time_exponent: float = setting(1.0, least=0.01, most=100)
+  finish: int = count(0, least=0)
+  group: int = count(1)
+  entropy_budget: float | None = setting(None, above=0)
+  insert_budget: float | None = setting(None, least=1)
+  corrections: int = count(0, least=0)
+  correction_time: float = setting(0.5, above=0, below=1)
+  correction_calls: int | None = count(None)
+  buckets: tuple[int, ...] | None = count(None)
 
   def __post_init__(self):
+    schema.require(self, "sampler")
+
     def require(ok, field, rule):
       if not ok:
         value = getattr(self, field)
-        raise InputError(f"SamplerConfig.{field}={value!r} {rule}.")
+        raise InputError(f"sampler.{field}={value!r} {rule}.")
 
-    def is_int(value):
-      return isinstance(value, int) and not isinstance(value, bool)
-
-    def require_one_of(field, names):
-      require(getattr(self, field) in names, field, f"must be one of {names}")
-
-    require(
-      is_int(self.steps) and self.steps >= 1, "steps", "must be an int >= 1"
-    )
-    require_one_of("method", tuple(METHODS))
     orders = ORDERS if self.method == "events" else CONFIDENCES
-    require_one_of("confidence", (None, *orders))
-    require_one_of("insertions", (None, *INSERTIONS))
+    require(
+      self.confidence in (None, *orders),
+      "confidence",
+      f"must be one of {', '.join(orders)} with method={self.method}",
+    )
     for method, fields in _ONLY.items():
       for field in fields:
         default = _DEFAULTS[field]
@@ -129,42 +152,20 @@ class SamplerConfig:
       "insertions",
       "needs another method: euler inserts one token or none in a gap",
     )
-    for field in ("window_scale", "max_window", "insert_budget"):
-      value = getattr(self, field)
-      require(value is None or value >= 1, field, "must be None or >= 1")
-    budget = self.entropy_budget
-    require(
-      budget is None or budget > 0, "entropy_budget", "must be None or > 0"
-    )
-    require(0 <= self.temperature < math.inf, "temperature", "must be >= 0")
-    require(0 < self.top_p <= 1, "top_p", "must be in (0, 1]")
-    require(0 < self.time_exponent < math.inf, "time_exponent", "must be > 0")
-    require(
-      is_int(self.group) and self.group >= 1, "group", "must be an int >= 1"
-    )
-    require(
-      is_int(self.finish) and self.finish >= 0, "finish", "must be an int >= 0"
-    )
-    self._check_rounds(require, is_int)
+    self._check_rounds(require)
     self._check_grid(require)
-    if self.buckets is not None:
-      buckets = tuple(self.buckets)
-      object.__setattr__(self, "buckets", buckets)
-      require(
-        all(is_int(C) and C >= 1 for C in buckets)
-        and list(buckets) == sorted(set(buckets)),
-        "buckets",
-        "must be ascending ints >= 1",
-      )
+    require(
+      self.buckets is None or list(self.buckets) == sorted(set(self.buckets)),
+      "buckets",
+      "must ascend",
+    )
 
   def _check_grid(self, require):
-    """Checks the fields of the grid, and makes a tuple of its times."""
+    """Checks the fields of the grid."""
     grid, num_steps = self.grid, self._num_steps(self._rounds[0])
     require(num_steps >= 1, "steps", "are fewer than the calls of one step")
     known = grid in grids.NAMES
     if not isinstance(grid, str):
-      grid = tuple(float(t) for t in grid)
-      object.__setattr__(self, "grid", grid)
       rises = list(grid) == sorted(set(grid))
       known = rises and grid[:1] == (0.0,) and grid[-1] == 1
     require(
@@ -184,22 +185,8 @@ class SamplerConfig:
       f"must be at most {num_steps - 1}, one less than the steps",
     )
 
-  def _check_rounds(self, require, is_int):
+  def _check_rounds(self, require):
     """Checks the fields of the corrections."""
-    require(
-      is_int(self.corrections) and self.corrections >= 0,
-      "corrections",
-      "must be an int >= 0",
-    )
-    require(
-      0 < self.correction_time < 1, "correction_time", "must be in (0, 1)"
-    )
-    calls = self.correction_calls
-    require(
-      calls is None or (is_int(calls) and calls >= 1),
-      "correction_calls",
-      "must be None or an int >= 1",
-    )
     least = min(self._num_steps(n) for n in self._rounds)
     require(
       self.corrections == 0 or least > self.finish,
@@ -268,29 +255,6 @@ class Plan:
     return bool((self.back_to < 1).any())
 
 
-METHODS: dict[str, Callable[[SamplerConfig], Method]] = {
-  "events": lambda config: Events(
-    config.confidence or "spread",
-    config.insertions,
-    config.group,
-    config.entropy_budget,
-    config.insert_budget,
-  ),
-  "midpoint": lambda config: Midpoint(config.insertions),
-  "tau_leaping": lambda config: TauLeaping(
-    config.confidence or "margin", config.finish > 0, config.insertions
-  ),
-  "euler": lambda config: Euler(
-    config.confidence or "margin", config.finish > 0
-  ),
-  "adaptive": lambda config: Adaptive(
-    config.confidence or "margin",
-    config.finish > 0,
-    config.insertions,
-    config.window_scale,
-    config.max_window,
-  ),
-}
 # Fields that one method alone reads.
 _ONLY = {
   "adaptive": ("window_scale", "max_window"),

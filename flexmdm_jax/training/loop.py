@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from flexmdm_jax import schema
 from flexmdm_jax.errors import DivergedError, InputError
 from flexmdm_jax.files import clear_disk_errors, replace_file
 from flexmdm_jax.training import hosts
@@ -47,23 +48,17 @@ class LoopConfig:
     seed: seed of the parameters and the noise.
 
   Raises:
-    InputError: a number is below 1 (the seed: below 0).
+    InputError: a field is no integer, or out of its range.
   """
 
-  num_steps: int
-  report_every: int = 100
-  checkpoint_every: int = 1000
-  keep: int = 3
-  seed: int = 0
+  num_steps: int = schema.count()
+  report_every: int = schema.count(100)
+  checkpoint_every: int = schema.count(1000)
+  keep: int = schema.count(3)
+  seed: int = schema.seed(0)
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      least = 0 if field.name == "seed" else 1
-      if getattr(self, field.name) < least:
-        raise InputError(
-          f"train.{field.name}={getattr(self, field.name)} must be at least"
-          f" {least}."
-        )
+    schema.require(self, "train")
 
 
 def train(

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from flexmdm_jax import chunked_loss, losses
 from flexmdm_jax.alignment import Alignment, align
-from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant, Noised
 from flexmdm_jax.likelihood import next_token_nats
 from flexmdm_jax.losses import GAP_LOSSES, ElboTerms
@@ -27,6 +26,7 @@ from flexmdm_jax.prediction import (
   forbid_mask,
 )
 from flexmdm_jax.rows import Rows
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.states import PathStates, StateLaw, States
 from flexmdm_jax.vocab import Vocab
 
@@ -85,22 +85,13 @@ class Diffusion:
 
   states: StateLaw
   vocab: Vocab
-  targets: str = "sampled"
-  gap_loss: str = "phi"
-  loss_chunk: int | None = None
+  targets: str = setting("sampled", among=TARGETS)
+  gap_loss: str = setting("phi", among=GAP_LOSSES)
+  loss_chunk: int | None = count(None)
   names = ("unmask", "insert")
 
   def __post_init__(self):
-    for name, known in (("targets", TARGETS), ("gap_loss", GAP_LOSSES)):
-      if getattr(self, name) not in known:
-        raise InputError(
-          f"train.{name}={getattr(self, name)!r} is unknown: choose one of"
-          f" {', '.join(known)}."
-        )
-    if self.loss_chunk is not None and self.loss_chunk < 1:
-      raise InputError(
-        f"train.loss_chunk={self.loss_chunk} must be at least 1."
-      )
+    require(self, "train")
 
   @property
   def interpolant(self) -> JointInterpolant:

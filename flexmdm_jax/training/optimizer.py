@@ -9,6 +9,7 @@ import jax
 import optax
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.schema import count, require, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,23 +27,19 @@ class ParameterGroup:
     InputError: the pattern is none, or a number is below 0.
   """
 
-  pattern: str
-  learning_rate: float = 1.0
-  weight_decay: float | None = None
+  pattern: str = setting()
+  learning_rate: float = setting(1.0, least=0)
+  weight_decay: float | None = setting(None, least=0)
 
   def __post_init__(self):
+    require(self, "optimizer.groups")
     try:
       re.compile(self.pattern)
     except re.error as error:
       raise InputError(
-        f"pattern={self.pattern!r} is no regular expression: {error}."
+        f"optimizer.groups.pattern={self.pattern!r} is no regular expression:"
+        f" {error}."
       ) from error
-    for name in ("learning_rate", "weight_decay"):
-      if (getattr(self, name) or 0.0) < 0:
-        raise InputError(
-          f"{name}={getattr(self, name)} of the group {self.pattern!r} must be"
-          " at least 0."
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,27 +60,23 @@ class OptimizerConfig:
     InputError: a number is out of range.
   """
 
-  num_steps: int
-  learning_rate: float = 3e-4
-  warmup_steps: int = 2000
-  final_ratio: float = 0.0
-  weight_decay: float = 0.03
-  clip_norm: float = 1.0
-  b1: float = 0.9
-  b2: float = 0.999
+  num_steps: int = count()
+  learning_rate: float = setting(3e-4, above=0)
+  warmup_steps: int = count(2000, least=0)
+  final_ratio: float = setting(0.0, least=0, most=1)
+  weight_decay: float = setting(0.03, least=0)
+  clip_norm: float = setting(1.0, above=0)
+  b1: float = setting(0.9, least=0, below=1)
+  b2: float = setting(0.999, least=0, below=1)
   groups: tuple[ParameterGroup, ...] = ()
 
   def __post_init__(self):
-    if self.num_steps < 1:
-      raise InputError(f"num_steps={self.num_steps} must be at least 1.")
-    if not 0 <= self.warmup_steps < self.num_steps:
+    require(self, "optimizer")
+    if self.warmup_steps >= self.num_steps:
       raise InputError(
-        f"warmup_steps={self.warmup_steps} must be in [0, num_steps="
-        f"{self.num_steps})."
+        f"optimizer.warmup_steps={self.warmup_steps} must be below the"
+        f" {self.num_steps} steps of the run (train.num_steps)."
       )
-    for name in ("learning_rate", "clip_norm"):
-      if getattr(self, name) <= 0:
-        raise InputError(f"{name}={getattr(self, name)} must be positive.")
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

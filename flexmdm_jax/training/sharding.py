@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.mesh import AXES, FSDP, ROW_AXES, TENSOR
+from flexmdm_jax.schema import count, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +75,13 @@ class Layout:
     rules: the mesh axis of each logical axis.
   """
 
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
+  data: int = count(-1, least=-1)
+  fsdp: int = count(1, least=-1)
+  tensor: int = count(1, least=-1)
   rules: Rules = Rules()
+
+  def __post_init__(self):
+    require(self, "mesh")
 
 
 # Layouts by their name in a config's `mesh.layout`.

@@ -32,6 +32,7 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.parameters import init_params
 from flexmdm_jax.rows import Rows
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.training import partition, sharding
 from flexmdm_jax.training.objectives import Objective
 from flexmdm_jax.training.partition import Params
@@ -64,6 +65,32 @@ class TrainState:
   opt_state: Any
   key: Any
   sums: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+  """How a batch becomes an update.
+
+  Attributes:
+    batch_size: rows of a batch, over all processes.
+    accumulation: parts that a batch is cut into, one after another; changes
+      the memory, not the update.
+    ema_decay: decay of the moving average of the parameters, once it is warm.
+    bound_every: steps between measurements of the objective's bound, where it
+      has one beside the loss: one more forward pass each. The first step of a
+      report always has one. None: never.
+
+  Raises:
+    InputError: a field has another type, or is out of its range.
+  """
+
+  batch_size: int = count()
+  accumulation: int = count(1)
+  ema_decay: float = setting(0.9999, least=0, below=1)
+  bound_every: int | None = count(10)
+
+  def __post_init__(self):
+    require(self, "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +136,8 @@ def make_train_step(
   *,
   optimizer: optax.GradientTransformation,
   objective: Objective,
-  batch_size: int,
-  accumulation: int = 1,
-  ema_decay: float = 0.9999,
+  config: StepConfig,
   report_every: int = 1,
-  bound_every: int | None = 10,
 ) -> TrainStep:
   """Builds the training step.
 
@@ -125,33 +149,18 @@ def make_train_step(
     mesh: the devices.
     optimizer: a gradient transformation.
     objective: the loss that is minimised.
-    batch_size: rows of a batch, over all processes.
-    accumulation: parts that a batch is cut into, one after another; changes
-      the memory, not the update.
-    ema_decay: decay of the moving average, once it is warm.
+    config: how a batch becomes an update.
     report_every: steps after which the metrics' sums start again.
-    bound_every: steps between measurements of the objective's bound, where it
-      has one beside the loss: one more forward pass each. The first step of a
-      report always has one. None: never.
 
   Returns:
     The `TrainStep`.
 
   Raises:
     InputError: the batch does not divide, or a parameter does not fit the
-      mesh; bound_every < 1.
+      mesh.
   """
-  settings = _Settings(
-    model=model,
-    optimizer=optimizer,
-    objective=objective,
-    batch_size=batch_size,
-    accumulation=accumulation,
-    ema_decay=ema_decay,
-    report_every=report_every,
-    bound_every=bound_every,
-  )
-  _require_divides(settings, rules, mesh)
+  settings = _Settings(model, optimizer, objective, config, report_every)
+  _require_divides(config, rules, mesh)
 
   def init(key, given):
     params, key = _init_params(model, key)
@@ -200,22 +209,15 @@ class _Settings:
   model: nn.Module
   optimizer: optax.GradientTransformation
   objective: Objective
-  batch_size: int
-  accumulation: int
-  ema_decay: float
+  config: StepConfig
   report_every: int
-  bound_every: int | None
-
-  def __post_init__(self):
-    if self.bound_every is not None and self.bound_every < 1:
-      raise InputError(
-        f"train.bound_every={self.bound_every} must be at least 1."
-      )
 
   @property
   def bound_names(self) -> tuple[str, ...]:
     """Names of the bound's terms that are measured."""
-    return self.objective.bound_names if self.bound_every is not None else ()
+    if self.config.bound_every is None:
+      return ()
+    return self.objective.bound_names
 
   @property
   def sum_names(self) -> tuple[str, ...]:
@@ -225,13 +227,13 @@ class _Settings:
     return (*names, "bound_count") if self.bound_names else names
 
 
-def _require_divides(settings: _Settings, rules: Rules, mesh: Mesh) -> None:
+def _require_divides(config: StepConfig, rules: Rules, mesh: Mesh) -> None:
   """Raises an InputError if the batch cannot be cut over parts and devices."""
-  batch_size, accumulation = settings.batch_size, settings.accumulation
+  batch_size, accumulation = config.batch_size, config.accumulation
   shares = accumulation * math.prod(mesh.shape[axis] for axis in rules.batch)
-  if batch_size < 1 or batch_size % shares:
+  if batch_size % shares:
     raise InputError(
-      f"batch_size={batch_size} must be a positive multiple of {shares}:"
+      f"train.batch_size={batch_size} must be a multiple of {shares}:"
       f" {accumulation} accumulation steps times the mesh axes {rules.batch}."
     )
 
@@ -276,10 +278,10 @@ def _update(
 ) -> tuple[TrainState, dict[str, Array]]:
   """Updates the state on one batch; see the head of this file."""
   key = jax.random.fold_in(state.key, state.step)
-  drawn = settings.objective.draw(key, settings.batch_size, state.step)
-  parts = _split((batch, drawn), settings.accumulation)
+  drawn = settings.objective.draw(key, settings.config.batch_size, state.step)
+  parts = _split((batch, drawn), settings.config.accumulation)
   dropout_keys = jax.random.split(
-    jax.random.fold_in(key, _DROPOUT), settings.accumulation
+    jax.random.fold_in(key, _DROPOUT), settings.config.accumulation
   )
   loss = functools.partial(_part_loss, settings, base=base)
   losses, gradient = _accumulate(loss, state.params, dropout_keys, parts)
@@ -340,7 +342,9 @@ def _part_loss(
     model, partition.join(params, base), rngs={"dropout": dropout_key}
   )
   terms = settings.objective.terms(network, *part)
-  terms = {name: jnp.sum(x) / settings.batch_size for name, x in terms.items()}
+  terms = {
+    name: jnp.sum(x) / settings.config.batch_size for name, x in terms.items()
+  }
   return sum(terms.values()) / model.max_length, terms
 
 
@@ -400,7 +404,7 @@ def _move(
   params = optax.apply_updates(params, updates)
   # The average follows faster in the first steps.
   step = step.astype(jnp.float32)
-  decay = jnp.minimum(settings.ema_decay, (1.0 + step) / (10.0 + step))
+  decay = jnp.minimum(settings.config.ema_decay, (1.0 + step) / (10.0 + step))
   return params, optax.incremental_update(params, ema, 1.0 - decay), opt_state
 
 
@@ -430,7 +434,7 @@ def _measure_bound(
     return dict.fromkeys(names, jnp.float32(0))
 
   first = state.step % settings.report_every == 0
-  due = first | (state.step % settings.bound_every == 0)
+  due = first | (state.step % settings.config.bound_every == 0)
   return jax.lax.cond(due, measure, skip)
 
 

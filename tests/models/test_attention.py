@@ -114,6 +114,3 @@ def test_rotary_base():
   np.testing.assert_allclose(angles, [[0, 0], [1, 0.1], [2, 0.2]], rtol=1e-6)
 
 
-def test_unknown_implementation():
-  with pytest.raises(fm.InputError, match="attention='flash'"):
-    attention.require_known("flash")

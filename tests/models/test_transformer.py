@@ -458,10 +458,10 @@ def test_errors(options, named):
 @pytest.mark.parametrize(
   ("options", "named"),
   [
-    ({"rank": 0}, "LoRA.rank=0"),
-    ({"dropout": 1.0}, "LoRA.dropout=1.0"),
+    ({"rank": 0}, "lora.rank=0"),
+    ({"dropout": 1.0}, "lora.dropout=1.0"),
     ({"targets": ("q", "query")}, "query"),
-    ({"targets": ()}, "LoRA.targets"),
+    ({"targets": ()}, "lora.targets is empty"),
   ],
 )
 def test_lora_errors(options, named):

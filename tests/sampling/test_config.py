@@ -76,7 +76,7 @@ PATH = fm.JointInterpolant(Linear(), Linear())
 )
 def test_wrong_setting_is_named(field, value, others):
   settings = {"steps": 4} | others | {field: value}
-  with pytest.raises(fm.InputError, match=rf"SamplerConfig\.{field}=") as error:
+  with pytest.raises(fm.InputError, match=rf"sampler\.{field}=") as error:
     fm.SamplerConfig(**settings)
   assert len(str(error.value).splitlines()) == 1
 

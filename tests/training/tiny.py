@@ -1,5 +1,7 @@
 """A run small enough for tests: a two-layer DiT on counting sequences."""
 
+import dataclasses
+
 import grain
 import jax
 import numpy as np
@@ -13,7 +15,7 @@ from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import Diffusion
 from flexmdm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from flexmdm_jax.training.sharding import Rules
-from flexmdm_jax.training.step import make_train_step
+from flexmdm_jax.training.step import StepConfig, make_train_step
 
 L = 8
 VOCAB = fm.Vocab(6, mask=4, pad=5)
@@ -35,11 +37,12 @@ def model(**changes):
 
 def train_step(shape=(1, 1, 1), rules=None, optimizer=None, **changes):
   optimizer = optimizer or OptimizerConfig(num_steps=100, warmup_steps=0)
+  names = {field.name for field in dataclasses.fields(StepConfig)}
+  config = {name: changes.pop(name) for name in names & changes.keys()}
   settings = dict(
     objective=Diffusion(PathStates(INTERPOLANT), VOCAB),
-    batch_size=BATCH,
+    config=StepConfig(**{"batch_size": BATCH, "ema_decay": 0.9, **config}),
     report_every=2,
-    ema_decay=0.9,
   )
   return make_train_step(
     changes.pop("model", None) or model(),
