@@ -221,14 +221,35 @@ def build(
     KeyMismatchError: a setting is no field of it, or one is missing.
     InputError: as the class raises it.
   """
-  fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-  known = sorted(fields.keys() - {"parent", "name"} - more.keys())
+  fields = {
+    f.name: f
+    for f in dataclasses.fields(cls)
+    # Those two are Flax's own.
+    if f.init and (_KEY in f.metadata or f.name not in ("parent", "name"))
+  }
+  known = sorted(fields.keys() - more.keys())
   require_known(section, settings, known)
   for name in known:
     missing = (fields[name].default, fields[name].default_factory)
     if name not in settings and missing == (dataclasses.MISSING,) * 2:
       raise KeyMismatchError(f"{section} has no setting {name!r}: give it one.")
   return cls(**settings, **more)
+
+
+def checked(
+  cls: type, settings: Mapping[str, Any], section: str
+) -> dict[str, Any]:
+  """Returns settings as `build` checks them, with what is missing by default.
+
+  Args:
+    cls: a dataclass.
+    settings: fields by name.
+    section: what they are called by.
+
+  Raises:
+    InputError: as `build`.
+  """
+  return vars(build(cls, settings, section)).copy()
 
 
 class KeyMismatchError(InputError):
@@ -275,7 +296,9 @@ class Description:
 
 def describe(cls: type) -> Iterator[Description]:
   """Describes the settings of a dataclass, in order."""
-  sentences = _attributes(inspect.getdoc(cls) or "")
+  sentences = {}
+  for base in reversed(cls.__mro__):
+    sentences |= _attributes(inspect.cleandoc(base.__doc__ or ""))
   for field in dataclasses.fields(cls):
     if (known := field.metadata.get(_KEY)) is not None:
       yield Description(

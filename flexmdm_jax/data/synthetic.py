@@ -21,13 +21,6 @@ from flexmdm_jax.errors import InputError
 CITATION = "Any-Order Flexible Length Masked Diffusion, arXiv 2509.01025"
 
 
-def require_positive(config, *names: str) -> None:
-  """Raises InputError if one of the named settings is below 1."""
-  for name in names:
-    if getattr(config, name) < 1:
-      raise InputError(f"{name}={getattr(config, name)} must be at least 1.")
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
   """Keeps TFDS's progress bars and warnings off the terminal, but no error."""

@@ -165,11 +165,11 @@ def test_same_settings_give_the_same_records_elsewhere(prepared, tmp_path):
 def test_names_tell_settings_apart():
   defaults = [maze_config(), bracket_config(), markov_config()]
   names = [config.name for config in defaults]
-  for key in ("size", "seed", "subgoals", "max_length", "num_train"):
+  for key in ("size", "maze_seed", "subgoals", "max_length", "num_train"):
     value = getattr(defaults[0], key) + 2
     names.append(maze_config(**{key: value}).name)
   names.append(maze_config(num_eval=31).name)
-  for key in ("seed", "num_train", "num_eval"):
+  for key in ("data_seed", "num_train", "num_eval"):
     value = getattr(defaults[1], key) + 2
     names.append(bracket_config(**{key: value}).name)
   names.append(bracket_config(kinds=3).name)
@@ -343,8 +343,8 @@ def test_rejects_split(prepared):
   ("kwargs", "message"),
   [
     ({"size": 8}, "size=8 must be odd"),
-    ({"seed": -1}, "seed=-1"),
-    ({"subgoals": 1}, "subgoals=1 must be between 2"),
+    ({"maze_seed": -1}, "maze_seed=-1"),
+    ({"subgoals": 1}, "subgoals=1 must be at least 2"),
     ({"subgoals": 18}, "subgoals=18 .* 17 free cells"),
     ({"max_length": 0}, "max_length=0"),
     ({"num_train": 0}, "num_train=0"),
@@ -360,7 +360,7 @@ def test_rejects_maze_settings(kwargs, message):
   ("kwargs", "message"),
   [
     ({"kinds": 1}, "kinds=1"),
-    ({"seed": -1}, "seed=-1"),
+    ({"data_seed": -1}, "data_seed=-1"),
     ({"num_train": 0}, "num_train=0"),
     ({"num_eval": 0}, "num_eval=0"),
   ],

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-import flexmdm_jax as fm
 from flexmdm_jax.models import attention
 
 LENGTH = (5, 1, 140, 64)
@@ -112,5 +111,3 @@ def test_splash_compiles_for_a_tpu(head_dim, tpu_devices):
 def test_rotary_base():
   angles = attention.rotary_angles(3, 4, base=100.0)
   np.testing.assert_allclose(angles, [[0, 0], [1, 0.1], [2, 0.2]], rtol=1e-6)
-
-

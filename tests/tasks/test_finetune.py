@@ -203,7 +203,7 @@ def test_is_prepared_once(settings, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"tokenizer": "char"}, "data.tokenizer='char' is unknown"),
+    ({"tokenizer": "char"}, "data.tokenizer=char is unknown"),
     ({"holes": 0}, "data.holes=0 must be at least 1"),
     ({"max_length": 0}, "data.max_length=0 must be at least 1"),
     ({"buckets": (80,)}, "must end with max_length=160"),

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from flexmdm_jax import schema
 from flexmdm_jax.data.synthetic import (
   CITATION,
   SequenceBuilder,
-  require_positive,
 )
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.tasks.brackets import law
 
 
@@ -23,7 +24,7 @@ class BracketConfig(tfds.core.BuilderConfig):
 
   Attributes:
     kinds: number of kinds of bracket, 2 to 4.
-    seed: seed of the draws.
+    data_seed: seed of the draws.
     num_train: number of training words.
     num_eval: number of validation words, and of test words.
 
@@ -32,16 +33,15 @@ class BracketConfig(tfds.core.BuilderConfig):
   """
 
   name: str = dataclasses.field(default="", init=False)
-  kinds: int = law.MAX_KINDS
-  seed: int = 0
-  num_train: int = 100_000
-  num_eval: int = 1000
+  kinds: int = setting(law.MAX_KINDS, least=2, most=law.MAX_KINDS)
+  data_seed: int = schema.seed(0)
+  num_train: int = count(100_000)
+  num_eval: int = count(1000)
 
   def __post_init__(self):
-    require_positive(self, "num_train", "num_eval")
-    law.words("train", self.seed, self.kinds)  # raises likewise
+    require(self, "data")
     self.name = (
-      f"kinds{self.kinds}_seed{self.seed}"
+      f"kinds{self.kinds}_seed{self.data_seed}"
       f"_train{self.num_train}_eval{self.num_eval}"
     )
 
@@ -57,5 +57,5 @@ class Brackets(SequenceBuilder):
 
   def _sequences(self, split, count):
     config = self.builder_config
-    words = law.words(split, config.seed, config.kinds)
+    words = law.words(split, config.data_seed, config.kinds)
     return itertools.islice(words, count)

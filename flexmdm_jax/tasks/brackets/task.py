@@ -23,7 +23,7 @@ class BracketTask(SequenceTask):
     self.kinds = data["kinds"]
     config = dataset.BracketConfig(
       kinds=data["kinds"],
-      seed=data["data_seed"],
+      data_seed=data["data_seed"],
       num_train=data["num_train"],
       num_eval=data["num_eval"],
     )

@@ -7,6 +7,7 @@ would take away the end.
 """
 
 import collections
+import dataclasses
 import functools
 import json
 import logging
@@ -14,13 +15,14 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flexmdm_jax import schema
 from flexmdm_jax.data.cache import cached_folder
 from flexmdm_jax.data.documents import Files, Skipped
-from flexmdm_jax.data.loader import require_buckets
 from flexmdm_jax.data.splits import SPLITS, content_split, require_split
 from flexmdm_jax.data.tokenizers import Tokenizer, load_tokenizer
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import HoleLayout, stack
+from flexmdm_jax.schema import count, setting
 from flexmdm_jax.tasks.finetune.formats import Parts, code_parts, gsm8k_parts
 from flexmdm_jax.tasks.finetune.records import (
   FORMAT,
@@ -29,46 +31,46 @@ from flexmdm_jax.tasks.finetune.records import (
   tokenise,
 )
 from flexmdm_jax.tasks.task import Task, data_folder, require_method
+from flexmdm_jax.tasks.text.task import TokenSettings
 
 
-class FineTuneTask(Task):
-  """Answers after a question, or code in a hole.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuneSettings(TokenSettings):
+  """The `data` of a config of a fine-tuning.
 
-  Its settings, the `data` of a config:
-
-    name: "gsm8k" or "code".
-    folder: where the tokenised examples are kept.
+  Attributes:
     train, validation, test: JSONL files, paths or patterns separated by commas.
       With "train" alone, a hash of each row decides its split.
     text_key: the key of a text of code.
     holes: examples of a text of code.
-    tokenizer, tokenizer_folder, merges, mask_id, pad_id, vocab_size: as
-      `TextTask` has them, but for "char".
-    max_length: L; what is longer is left out.
-    buckets: lengths of batches, ascending to max_length; empty for none.
+  """
+
+  train: str | None = setting(None)
+  validation: str | None = setting(None)
+  test: str | None = setting(None)
+  text_key: str = setting("code")
+  holes: int = count(1)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.tokenizer == "char":
+      raise InputError("data.tokenizer=char is unknown: choose gpt2 or folder.")
+
+
+class FineTuneTask(Task):
+  """Answers after a question, or code in a hole; see `FineTuneSettings`.
+
+  Rows longer than `max_length` are left out.
   """
 
   methods = ("flexmdm",)
 
   def __init__(self, method: str, data: Mapping[str, Any]):
     self.method = require_method(method, self.methods)
-    self._data = dict(data)
-    if data["tokenizer"] not in ("gpt2", "folder"):
-      raise InputError(
-        f"data.tokenizer={data['tokenizer']!r} is unknown: choose gpt2 or"
-        " folder."
-      )
-    if data["holes"] < 1:
-      raise InputError(f"data.holes={data['holes']} must be at least 1.")
-    if data["max_length"] < 1:
-      raise InputError(
-        f"data.max_length={data['max_length']} must be at least 1."
-      )
-    self.buckets = tuple(data["buckets"])
-    if self.buckets:
-      require_buckets(self.buckets, data["max_length"])
+    self._data = schema.checked(FineTuneSettings, data, "data")
+    self.buckets = self._data["buckets"]
     self.vocab = self.tokenizer.vocab
-    self.max_length = data["max_length"]
+    self.max_length = self._data["max_length"]
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:

@@ -8,8 +8,10 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from flexmdm_jax import schema
 from flexmdm_jax.data.splits import SPLITS
-from flexmdm_jax.data.synthetic import SequenceBuilder, require_positive
+from flexmdm_jax.data.synthetic import SequenceBuilder
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.tasks.markov.law import MarkovLanguage
 
 
@@ -28,16 +30,16 @@ class MarkovConfig(tfds.core.BuilderConfig):
   """
 
   name: str = dataclasses.field(default="", init=False)
-  symbols: int = 8
-  phases: int = 4
-  mean_length: float = 40.0
-  max_length: int = 96
-  seed: int = 0
-  num_train: int = 100_000
-  num_eval: int = 1000
+  symbols: int = count(8)
+  phases: int = count(4)
+  mean_length: float = setting(40.0, above=0)
+  max_length: int = count(96, least=2)
+  seed: int = schema.seed(0)
+  num_train: int = count(100_000)
+  num_eval: int = count(1000)
 
   def __post_init__(self):
-    require_positive(self, "num_train", "num_eval")
+    require(self, "data")
     self.language()  # raises likewise
     self.name = (
       f"symbols{self.symbols}_phases{self.phases}"

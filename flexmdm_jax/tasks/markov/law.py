@@ -17,8 +17,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flexmdm_jax import schema
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.exact.law import draw_columns, estimate_entropy
+from flexmdm_jax.schema import count, setting
 from flexmdm_jax.vocab import Vocab
 
 # Concentration of the Dirichlet laws of the matrices' rows: few entries have
@@ -47,22 +49,14 @@ class MarkovLanguage:
     InputError: a number is out of range.
   """
 
-  symbols: int = 8
-  phases: int = 4
-  mean_length: float = 40.0
-  max_length: int = 96
-  seed: int = 0
+  symbols: int = count(8)
+  phases: int = count(4)
+  mean_length: float = setting(40.0, above=0)
+  max_length: int = count(96, least=2)
+  seed: int = schema.seed(0)
 
   def __post_init__(self):
-    for name, least in (
-      ("symbols", 1),
-      ("phases", 1),
-      ("max_length", 2),
-      ("seed", 0),
-    ):
-      value = getattr(self, name)
-      if value < least:
-        raise InputError(f"data.{name}={value} must be at least {least}.")
+    schema.require(self, "data")
     longest, shortest = (self._mean_at(rate) for rate in _RATES)
     if not shortest < self.mean_length < longest:
       raise InputError(

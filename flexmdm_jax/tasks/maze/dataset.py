@@ -8,14 +8,15 @@ import dataclasses
 import numpy as np
 import tensorflow_datasets as tfds
 
+from flexmdm_jax import schema
 from flexmdm_jax.data.splits import SPLITS
 from flexmdm_jax.data.synthetic import (
   CITATION,
   SyntheticBuilder,
   num_examples,
-  require_positive,
 )
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.tasks.maze import law
 
 
@@ -25,7 +26,7 @@ class MazeConfig(tfds.core.BuilderConfig):
 
   Attributes:
     size: rows, and columns, of the maze; odd, at least 5.
-    seed: seed of the maze, and of the order in which problems are drawn.
+    maze_seed: seed of the maze, and of the order in which problems are drawn.
     subgoals: K, start and goal included; at least 2.
     max_length: tokens of the longest path kept.
     num_train: training problems, or all that exist if they are fewer.
@@ -36,25 +37,25 @@ class MazeConfig(tfds.core.BuilderConfig):
   """
 
   name: str = dataclasses.field(default="", init=False)
-  size: int = 41
-  seed: int = 0
-  subgoals: int = 2
-  max_length: int = 256
-  num_train: int = 100_000
-  num_eval: int = 1000
+  size: int = setting(41, least=5, most=501)
+  maze_seed: int = schema.seed(0)
+  subgoals: int = count(2, least=2)
+  max_length: int = count(256)
+  num_train: int = count(100_000)
+  num_eval: int = count(1000)
 
   def __post_init__(self):
-    require_positive(self, "max_length", "num_train", "num_eval")
-    # Raises if size, seed or subgoals are out of range.
-    law.problems(self.maze(), self.subgoals, "train", self.seed)
+    require(self, "data")
+    # Raises if the size is even, or there are fewer cells than subgoals.
+    law.problems(self.maze(), self.subgoals, "train", self.maze_seed)
     self.name = (
-      f"size{self.size}_seed{self.seed}_subgoals{self.subgoals}"
+      f"size{self.size}_seed{self.maze_seed}_subgoals{self.subgoals}"
       f"_length{self.max_length}_train{self.num_train}_eval{self.num_eval}"
     )
 
   def maze(self) -> law.Maze:
     """Makes the maze of all the problems."""
-    return law.Maze(law.make_maze(self.size, self.seed))
+    return law.Maze(law.make_maze(self.size, self.maze_seed))
 
 
 class Mazes(SyntheticBuilder):
@@ -90,7 +91,7 @@ class Mazes(SyntheticBuilder):
     config = self.builder_config
     plans = law.FittingPlans(
       maze,
-      law.problems(maze, config.subgoals, split, config.seed),
+      law.problems(maze, config.subgoals, split, config.maze_seed),
       max_length=config.max_length,
       count=num_examples(config, split),
     )

@@ -24,7 +24,7 @@ class MazeTask(Task):
     self._data = dict(data)
     config = dataset.MazeConfig(
       size=data["size"],
-      seed=data["maze_seed"],
+      maze_seed=data["maze_seed"],
       subgoals=data["subgoals"],
       max_length=data["max_length"],
       num_train=data["num_train"],

@@ -1,13 +1,15 @@
 """The text task: documents, in tokens, from nothing or around a prompt."""
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flexmdm_jax import schema
 from flexmdm_jax.data.documents import Files, Source, Tfds
 from flexmdm_jax.data.loader import require_buckets
 from flexmdm_jax.data.mixture import Mixture, parse_weights
-from flexmdm_jax.data.records import TextSet, prepare
+from flexmdm_jax.data.records import LONG_RULES, TextSet, prepare
 from flexmdm_jax.data.splits import SPLITS
 from flexmdm_jax.data.tokenizers import (
   CharTokenizer,
@@ -15,59 +17,108 @@ from flexmdm_jax.data.tokenizers import (
   load_tokenizer,
 )
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.tasks.task import SequenceTask, data_folder
 
 _SOURCES = {"files": Files.find, "tfds": Tfds.parse}
-_TOKENIZERS = ("gpt2", "char", "folder")
 
 
-class TextTask(SequenceTask):
-  """Text, one piece of a document a sequence.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenSettings:
+  """The settings of a text's tokenizer, and of its sequences.
 
-  Its settings, the `data` of a config:
-
+  Attributes:
+    name: name of the task.
     folder: where the tokenised text is kept.
-    source: "files" (JSONL or JSONL.gz) or "tfds".
-    train, validation, test: paths or patterns, separated by commas, or
-      NAME:SPLIT for TFDS. With "train" alone, a hash of each document decides
-      its split.
-    text_key: the key of the text in a row.
-    mixture: in place of these five, sources by name, each with all five and
-      its `weight`, its share of the records; one of weight 0 is left out. Each
-      is tokenised by itself, so that other weights cost nothing.
+    max_length: L; what is longer is cut.
+    buckets: lengths of batches, ascending to max_length; empty for none. The
+      fixed-length baseline has none: its sequences are all of L.
     tokenizer: "gpt2"; "char", which knows the training text's characters; or
       "folder", a pretrained model's.
     tokenizer_folder: files of "gpt2", or folder of the model of "folder".
     merges: how many of the merges of "gpt2" to keep; None for all.
     mask_id, pad_id, vocab_size: ids of "folder", where it does not tell.
-    max_length: L; what is longer is cut.
-    long: "split" or "drop", where a cut finds no blank line.
-    buckets: lengths of batches, ascending to max_length; empty for none. The
-      fixed-length baseline has none: its sequences are all of L.
   """
+
+  name: str = setting()
+  folder: str = setting()
+  max_length: int = count()
+  buckets: tuple[int, ...] = count(())
+  tokenizer: str = setting(among=("gpt2", "char", "folder"))
+  tokenizer_folder: str | None = setting(None)
+  merges: int | None = count(None, least=0)
+  mask_id: int | None = count(None, least=0)
+  pad_id: int | None = count(None, least=0)
+  vocab_size: int | None = count(None)
+
+  def __post_init__(self):
+    require(self, "data")
+    if self.buckets:
+      require_buckets(self.buckets, self.max_length)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextSource:
+  """The settings of a text's documents.
+
+  Attributes:
+    source: "files" (JSONL or JSONL.gz) or "tfds".
+    train, validation, test: paths or patterns, separated by commas, or
+      NAME:SPLIT for TFDS. With "train" alone, a hash of each document decides
+      its split.
+    text_key: the key of the text in a row.
+  """
+
+  source: str = setting("files", among=_SOURCES)
+  train: str | None = setting(None)
+  validation: str | None = setting(None)
+  test: str | None = setting(None)
+  text_key: str = setting("text")
+
+  def __post_init__(self):
+    require(self, "data")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixedSource(TextSource):
+  """The settings of one source of a mixture.
+
+  Attributes:
+    weight: its share of the records, relative to the others'; one of weight 0
+      is left out.
+  """
+
+  weight: float = setting(1.0, least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextSettings(TokenSettings, TextSource):
+  """The `data` of a config of a text.
+
+  Attributes:
+    mixture: in place of `TextSource`'s settings, sources by name, each a
+      `MixedSource`. Each is tokenised by itself, so that other weights cost
+      nothing.
+    long: "split" or "drop", where a cut finds no blank line.
+  """
+
+  mixture: Mapping[str, Any] | None = setting(None)
+  long: str = setting("split", among=LONG_RULES)
+
+
+class TextTask(SequenceTask):
+  """Text, one piece of a document a sequence; see `TextSettings`."""
 
   def __init__(self, method: str, data: Mapping[str, Any]):
     """Checks the settings; reads no text, but the tokenizer's files."""
-    super().__init__(method, data)
-    if data["tokenizer"] not in _TOKENIZERS:
-      raise InputError(
-        f"data.tokenizer={data['tokenizer']!r} is unknown: choose one of"
-        f" {', '.join(_TOKENIZERS)}."
-      )
+    super().__init__(method, schema.checked(TextSettings, data, "data"))
     self._mixture = {
-      name: dict(source) for name, source in (data.get("mixture") or {}).items()
+      name: schema.checked(MixedSource, source, f"data.mixture.{name}")
+      for name, source in (self._data["mixture"] or {}).items()
     }
     self._counts = self._check_mixture() if self._mixture else {}
-    for setting, source in self._settings().items():
-      if source["source"] not in _SOURCES:
-        raise InputError(
-          f"{setting}.source={source['source']!r} is unknown: choose one of"
-          f" {', '.join(_SOURCES)}."
-        )
-    buckets = tuple(data["buckets"])
-    if buckets:
-      require_buckets(buckets, data["max_length"])
-    self.buckets = buckets if self.inserts or self.causal else ()
+    lengths_differ = self.inserts or self.causal
+    self.buckets = self._data["buckets"] if lengths_differ else ()
     self.vocab = self.tokenizer.vocab
 
   def _check_mixture(self) -> dict[str, int]:
@@ -112,13 +163,13 @@ class TextTask(SequenceTask):
     return [
       prepare(
         data_folder(self._data["folder"]),
-        _sources(setting, source),
+        _sources(section, source),
         tokenizer,
         max_length=self._data["max_length"],
         long=self._data["long"],
-        setting=setting,
+        setting=section,
       )
-      for setting, source in self._settings().items()
+      for section, source in self._settings().items()
     ]
 
   def records(self, split):
@@ -153,7 +204,7 @@ class TextTask(SequenceTask):
     return self.tokenizer.decode(tokens)
 
 
-def _sources(setting: str, data: Mapping[str, Any]) -> dict[str, Source]:
+def _sources(section: str, data: Mapping[str, Any]) -> dict[str, Source]:
   """Finds the sources of a text by split."""
   find = _SOURCES[data["source"]]
   found = {}
@@ -162,5 +213,5 @@ def _sources(setting: str, data: Mapping[str, Any]) -> dict[str, Source]:
       try:
         found[split] = find(data[split], data["text_key"])
       except InputError as error:
-        raise InputError(f"{setting}.{split}: {error}") from error
+        raise InputError(f"{section}.{split}: {error}") from error
   return found
