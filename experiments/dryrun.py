@@ -13,15 +13,12 @@ import json
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from experiments.common import cli
 from flexmdm_jax import files
 from flexmdm_jax.dryrun import devices, report
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "File of the experiment.", lock_config=True
-)
+_CONFIG = cli.config("File of the experiment.")
 _TOPOLOGY = flags.DEFINE_string(
   "topology",
   None,
@@ -30,7 +27,7 @@ _TOPOLOGY = flags.DEFINE_string(
 _STEP = flags.DEFINE_string(
   "step", "train", "Step to compile, train or sample."
 )
-_BATCH = flags.DEFINE_integer(
+_BATCH = cli.count(
   "batch_size", 16, "Number of rows to sample, for --step=sample."
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
@@ -45,7 +42,6 @@ def main(_):
   if _OUT.value:
     files.require_writable(_OUT.value)
   cli.require_known("step", [_STEP.value], ("train", "sample"))
-  cli.require_least(batch_size=(_BATCH.value, 1))
   topology = devices.topology(_TOPOLOGY.value)
   run = report.run_without_data(_CONFIG.value.to_dict())
   if _STEP.value == "train":

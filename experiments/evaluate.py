@@ -23,13 +23,13 @@ _TASK = flags.DEFINE_string(
   "task", None, f"What to measure: {', '.join(evaluations.TASKS)}."
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
-_NUM = flags.DEFINE_integer("num", 1000, "Held-out records, or samples.")
+_NUM = cli.count("num", 1000, "Held-out records, or samples.")
 _SPLIT = flags.DEFINE_string(
   "split",
   "test",
   "Split of the data: test or validation; test/NAME is a mixture's source.",
 )
-_STEPS = flags.DEFINE_integer(
+_STEPS = cli.count(
   "steps", None, "Network calls a sample; by default, the config's."
 )
 _PATH = flags.DEFINE_string(
@@ -37,8 +37,9 @@ _PATH = flags.DEFINE_string(
   None,
   "Path to sample and bound on: trained, lengths_first, or power:4,power:1.",
 )
-_BATCH = flags.DEFINE_integer("batch_size", 64, "Rows at once.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of all that is random.")
+_BATCH = cli.count("batch_size", 64, "Rows at once.")
+_SEED = cli.seed("Seed of all that is random.")
+_FORCE = cli.force()
 flags.mark_flags_as_required(["workdir", "task", "out"])
 flags.adopt_module_key_flags(evaluations)
 
@@ -51,6 +52,8 @@ def main(_):
   run = Run.from_workdir(_WORKDIR.value).with_path(_PATH.value)
   if _STEPS.value is not None:
     run = run.with_sampler(steps=_STEPS.value)
+  if not _FORCE.value:
+    run.require_memory_to_sample(_NUM.value, _BATCH.value)
   evaluation = evaluations.make_evaluation(_TASK.value)
   step = denoiser = None
   if samples is None:

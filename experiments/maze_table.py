@@ -45,10 +45,10 @@ TABLES = {
 
 _TABLE = flags.DEFINE_string("table", "small", "Table to make: small or paper.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write.")
-_TRAIN_STEPS = flags.DEFINE_integer(
+_TRAIN_STEPS = cli.count(
   "train_steps", None, "Training steps of every run; by default, the table's."
 )
-_NUM = flags.DEFINE_integer("num", 1000, "Held-out problems, if as many exist.")
+_NUM = cli.count("num", 1000, "Held-out problems, if as many exist.")
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Move runs with another config aside."
 )
@@ -60,7 +60,6 @@ def main(_):
   module, cases, sampling_steps = TABLES[_TABLE.value]
   out = pathlib.Path(_OUT.value)
   files.require_writable(out / "table.json")
-  cli.require_least(num=(_NUM.value, 1), train_steps=(_TRAIN_STEPS.value, 1))
   if (steps := _TRAIN_STEPS.value) is not None:
     cases = [dataclasses.replace(case, train_steps=steps) for case in cases]
   rows = []

@@ -19,10 +19,10 @@ _OUT = flags.DEFINE_string("out", "build/quickstart", "Directory to write.")
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Move runs with another config aside."
 )
-_TRAIN_STEPS = flags.DEFINE_integer(
+_TRAIN_STEPS = cli.count(
   "train_steps", None, "Training steps; by default, the config's."
 )
-_NUM = flags.DEFINE_integer("num", 400, "Held-out problems.")
+_NUM = cli.count("num", 400, "Held-out problems.")
 
 METHODS = {"FlexMDM": "flexmdm", "MDM": "mdm_pinned"}
 SAMPLING_STEPS = (4, 8, 16, 32, 64)
@@ -32,7 +32,6 @@ def main(_):
   out = pathlib.Path(_OUT.value)
   report_file = out / "report.json"
   files.require_writable(report_file)
-  cli.require_least(num=(_NUM.value, 1), train_steps=(_TRAIN_STEPS.value, 1))
   config = maze_quickstart.get_config()
   config.data.folder = str(out / "data")
   if _TRAIN_STEPS.value is not None:

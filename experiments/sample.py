@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from experiments.common import cli
-from experiments.common.samplers import parse_fields
+from experiments.common.samplers import parse_fields, sampler_help
 from experiments.common.starts import parse_start
 from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
@@ -22,8 +22,8 @@ from flexmdm_jax.runs import Run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
-_NUM = flags.DEFINE_integer("num", 1, "Number of samples.")
-_STEPS = flags.DEFINE_integer("steps", None, "Network calls a sample.")
+_NUM = cli.count("num", 1, "Number of samples.")
+_STEPS = cli.count("steps", None, "Network calls a sample.")
 _PROMPT = flags.DEFINE_string("prompt", None, "Prompt to continue.")
 _PREFIX = flags.DEFINE_string("prefix", None, "Prefix before the hole.")
 _SUFFIX = flags.DEFINE_string("suffix", None, "Suffix after the hole.")
@@ -31,7 +31,7 @@ _METHOD = flags.DEFINE_string("method", None, "Sampling method.")
 _SAMPLER = flags.DEFINE_string(
   "sampler",
   "",
-  "Further fields of SamplerConfig, as in entropy_budget=0.2,group=2.",
+  "Further settings, as in entropy_budget=0.2,group=2:\n" + sampler_help(),
 )
 _PATH = flags.DEFINE_string(
   "path",
@@ -42,8 +42,9 @@ _TEMPERATURE = flags.DEFINE_float(
   "temperature", None, "Temperature of the tokens."
 )
 _TOP_P = flags.DEFINE_float("top_p", None, "Top-p, or nucleus, of the tokens.")
-_BATCH = flags.DEFINE_integer("batch_size", 64, "Rows at once.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")
+_BATCH = cli.count("batch_size", 64, "Rows at once.")
+_SEED = cli.seed("Seed of the samples.")
+_FORCE = cli.force()
 flags.mark_flags_as_required(["workdir", "steps", "out"])
 
 
@@ -64,6 +65,8 @@ def main(_):
       " out."
     )
   run = run.with_sampler(**given, **fields).with_path(_PATH.value)
+  if not _FORCE.value:
+    run.require_memory_to_sample(_NUM.value, _BATCH.value)
   task = run.task
   start = parse_start(
     _NUM.value,

@@ -13,7 +13,6 @@ checkpoint that was kept) to --out, where NAME is the config's. Without
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments.common import cli
 from flexmdm_jax import files
@@ -22,9 +21,7 @@ from flexmdm_jax.evaluation import text_table
 from flexmdm_jax.evaluation.run_scorer import load_scorer
 from flexmdm_jax.evaluation.text_methods import Measurements
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "File of the experiment's config.", lock_config=True
-)
+_CONFIG = cli.config("File of the experiment's config.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write.")
 _SCORER = flags.DEFINE_string(
   "scorer", None, "Scorer of samples, as experiments.evaluate takes it."
@@ -32,10 +29,10 @@ _SCORER = flags.DEFINE_string(
 _BEGIN = flags.DEFINE_string(
   "scorer_begin", None, "Text that the scorer reads before each sample."
 )
-_NUM = flags.DEFINE_integer("num", 500, "Held-out texts, and samples.")
-_NUM_TIMES = flags.DEFINE_integer("num_times", 128, "Network calls a bound.")
-_CURVE_NUM = flags.DEFINE_integer(
-  "curve_num", 100, "Held-out texts at each checkpoint of the curves."
+_NUM = cli.count("num", 500, "Held-out texts, and samples.", least=2)
+_NUM_TIMES = cli.count("num_times", 128, "Network calls a bound.", least=32)
+_CURVE_NUM = cli.count(
+  "curve_num", 100, "Held-out texts at each checkpoint of the curves.", least=2
 )
 _STEPS = flags.DEFINE_list(
   "sampling_steps", ["16", "32", "64", "128", "256"], "Network calls a sample."
@@ -48,7 +45,7 @@ _PATHS = flags.DEFINE_multi_string(
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Move runs with another config aside."
 )
-_BATCH = flags.DEFINE_integer("batch_size", 250, "Rows at once.")
+_BATCH = cli.count("batch_size", 250, "Rows at once.")
 flags.mark_flags_as_required(["config", "out"])
 
 
@@ -57,13 +54,6 @@ def main(_):
   out = pathlib.Path(_OUT.value)
   files.require_writable(out / f"{name}.json")
   steps = cli.parse_ints("sampling_steps", _STEPS.value)
-  cli.require_least(
-    num=(_NUM.value, 2),
-    num_times=(_NUM_TIMES.value, 32),
-    curve_num=(_CURVE_NUM.value, 2),
-    batch_size=(_BATCH.value, 1),
-    sampling_steps=(min(steps), 1),
-  )
   if _BEGIN.value is not None and _SCORER.value is None:
     raise InputError(f"--scorer_begin={_BEGIN.value!r} needs a --scorer.")
   scorer = None

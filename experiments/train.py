@@ -11,22 +11,20 @@ GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment.
 import json
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments.common import cli, hosts
 from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.runs import Run
 from flexmdm_jax.training.hosts import is_first_process, on_first_then_rest
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "File of the experiment.", lock_config=True
-)
+_CONFIG = cli.config("File of the experiment.")
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of the run, which is resumed if it is there."
 )
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Move a run with another config aside and start anew."
 )
+_FORCE = cli.force()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -34,6 +32,8 @@ def main(_):
   hosts.start()
   config = _CONFIG.value.to_dict()
   run = on_first_then_rest(lambda: Run.from_config(config))
+  if not _FORCE.value:
+    run.require_memory_to_train()
   if is_first_process():
     print(f"{num_parameters(run.model):,} parameters", flush=True)
   result = run.train(_WORKDIR.value, overwrite=_OVERWRITE.value)

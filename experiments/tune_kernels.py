@@ -17,15 +17,12 @@ _KERNEL = flags.DEFINE_string(
   "kernel", None, f"Kernel to tune, one of {', '.join(tuning.KERNELS)}."
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
-_REPEATS = flags.DEFINE_integer(
-  "repeats", 20, "Number of runs of each measurement."
-)
+_REPEATS = cli.count("repeats", 20, "Number of runs of each measurement.")
 flags.mark_flags_as_required(["kernel", "out"])
 
 
 def main(_):
   cli.require_known("kernel", [_KERNEL.value], tuning.KERNELS)
-  cli.require_least(repeats=(_REPEATS.value, 1))
   files.require_writable(_OUT.value)
   result = tuning.tune(_KERNEL.value, _REPEATS.value)
   files.write_json(_OUT.value, {**result, "versions": files.versions()})

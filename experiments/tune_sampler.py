@@ -32,13 +32,13 @@ _METHODS = flags.DEFINE_list(
   "Samplers to try: methods, and fields of SamplerConfig joined by +.",
 )
 _STEPS = flags.DEFINE_list("steps", ["8", "16", "32"], "Network calls.")
-_NUM = flags.DEFINE_integer("num", 500, "Held-out records, and samples.")
-_NUM_TIMES = flags.DEFINE_integer("num_times", 64, "Network calls a bound.")
+_NUM = cli.count("num", 500, "Held-out records, and samples.", least=2)
+_NUM_TIMES = cli.count("num_times", 64, "Network calls a bound.", least=32)
 _SPLIT = flags.DEFINE_string(
   "split", "validation", "Split of the data, as experiments.evaluate takes it."
 )
-_BATCH = flags.DEFINE_integer("batch_size", 64, "Rows at once.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of all that is random.")
+_BATCH = cli.count("batch_size", 64, "Rows at once.")
+_SEED = cli.seed("Seed of all that is random.")
 flags.mark_flags_as_required(["workdir", "out"])
 flags.adopt_module_key_flags(scorers)
 
@@ -47,9 +47,6 @@ def main(_):
   files.require_writable(_OUT.value)
   samplers = parse_samplers("methods", _METHODS.value)
   steps = cli.parse_ints("steps", _STEPS.value)
-  cli.require_least(
-    num=(_NUM.value, 2), num_times=(_NUM_TIMES.value, 32), steps=(min(steps), 1)
-  )
   choice = SamplerChoice(
     tuple(_PATHS.value),
     samplers,

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Key
 
-from flexmdm_jax import paths, schema, settings
+from flexmdm_jax import memory, paths, schema, settings
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
@@ -57,20 +57,20 @@ from flexmdm_jax.training.step import StepConfig, TrainStep, make_train_step
 # Settings of the training step that are in the config's `train`.
 _STEP_KEYS = ("batch_size", "accumulation", "ema_decay", "bound_every")
 _MESH_KEYS = ("layout", "data", "fsdp", "tensor")
-_SECTIONS = (
-  "method",
-  "data",
-  "insertion",
-  "unmasking",
-  "path",
-  "mdm_unmasking",
-  "pretrained",
-  "model",
-  "optimizer",
-  "train",
-  "mesh",
-  "sampler",
-)
+_SECTIONS = {
+  "method": str,
+  "data": Mapping,
+  "insertion": Mapping,
+  "unmasking": Mapping,
+  "path": str | None,
+  "mdm_unmasking": Mapping,
+  "pretrained": str | None,
+  "model": Mapping,
+  "optimizer": Mapping,
+  "train": Mapping,
+  "mesh": Mapping,
+  "sampler": Mapping,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +124,10 @@ class Run:
       InputError: a setting is missing, unknown or out of range.
     """
     config = json.loads(json.dumps(config))
+    schema.require_value("the config", config, Mapping)
     schema.require_known("the config", config, _SECTIONS)
+    for name, value in config.items():
+      schema.require_value(name, value, _SECTIONS[name])
     schema.require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
     try:
       task = task or make_task(config["method"], config["data"])
@@ -287,6 +290,30 @@ class Run:
         f" parameters, as {min(missing)}: convert the checkpoint anew."
       )
     return base
+
+  def require_memory_to_train(self) -> None:
+    """Refuses a model or batch that surely cannot be trained on what is here.
+
+    Raises:
+      InputError: it has an estimate, and the memory that there is.
+    """
+    needed = memory.of_training(
+      self.model, self.step.batch_size, self.step.accumulation
+    )
+    memory.require("training", needed, "model.hidden_size or train.batch_size")
+
+  def require_memory_to_sample(self, num: int, batch_size: int) -> None:
+    """Refuses more rows than surely fit on what is here.
+
+    Args:
+      num: rows in all.
+      batch_size: rows at once.
+
+    Raises:
+      InputError: it has an estimate, and the memory that there is.
+    """
+    needed = memory.of_sampling(self.model, num, batch_size)
+    memory.require(f"sampling {num:,} rows", needed, "--num or --batch_size")
 
   def train(
     self,

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.schema import require, setting
+from flexmdm_jax.schema import Range, require, require_value, setting
 
 # Derivatives are finite: they are taken no nearer to an end than one float32
 # step below 1, and than this above 0 (`Polynomial` of exponent < 1 is vertical
@@ -453,10 +453,7 @@ def from_config(config) -> Schedule:
     for name, value in config.items()
   }
   name = parameters.pop("name", None)
-  if name not in _BY_NAME:
-    raise InputError(
-      f"unknown schedule {name!r}: choose one of {', '.join(_BY_NAME)}."
-    )
+  require_value("a schedule's name", name, str, Range(among=_BY_NAME))
   wanted = [field.name for field in dataclasses.fields(_BY_NAME[name])]
   if sorted(parameters) != sorted(wanted):
     raise InputError(

@@ -39,6 +39,7 @@ _WORDS = {
   float: "a number",
   str: "text",
   bool: "True or False",
+  Mapping: "settings by name",
 }
 
 
@@ -66,24 +67,27 @@ class Range:
       return None if value in self.among else str(self)
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
       return None
+    if not math.isfinite(value):
+      return f"finite{', ' if str(self) else ''}{self}"
+    if self.most == MAX_COUNT and value > MAX_COUNT:
+      return f"at most {MAX_COUNT:,}"
     inside = (
       (self.least is None or value >= self.least)
       and (self.above is None or value > self.above)
       and (self.most is None or value <= self.most)
       and (self.below is None or value < self.below)
     )
-    if not math.isfinite(value):
-      return f"finite{', ' if str(self) else ''}{self}"
     return None if inside else str(self)
 
   def __str__(self):
-    """The limits in words; empty without any."""
+    """Says the limits; empty without any."""
     if self.among is not None:
       return f"one of {', '.join(str(x) for x in self.among if x is not None)}"
     limits = (
       ("at least", self.least),
       ("above", self.above),
-      ("at most", self.most),
+      # A billion goes without saying.
+      ("at most", None if self.most == MAX_COUNT else self.most),
       ("below", self.below),
     )
     said = (f"{word} {limit:,}" for word, limit in limits if limit is not None)

@@ -6,22 +6,44 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from flexmdm_jax import paths, schedules
+from flexmdm_jax import paths, schedules, schema
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.gaps import GAP_HEADS, LAW_HEADS
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.sampling import SamplerConfig
 from flexmdm_jax.schema import build
 from flexmdm_jax.states import MixedStates, PathStates, StateLaw
 from flexmdm_jax.tasks import Task
+from flexmdm_jax.tasks.finetune.task import FineTuneSettings
+from flexmdm_jax.tasks.text.task import TextSettings
+from flexmdm_jax.training.loop import LoopConfig
 from flexmdm_jax.training.objectives import (
   Autoregressive,
   Diffusion,
   Objective,
 )
+from flexmdm_jax.training.optimizer import OptimizerConfig, ParameterGroup
+from flexmdm_jax.training.sharding import Layout
+from flexmdm_jax.training.step import StepConfig
 from flexmdm_jax.vocab import Vocab
+
+# The sections of a config, and what has their settings.
+_CLASSES = {
+  "data, of a text": (TextSettings,),
+  "data, of gsm8k and code": (FineTuneSettings,),
+  "model": (DiT,),
+  "model, of kind transformer": (Transformer,),
+  "model.lora": (LoRA,),
+  "optimizer": (OptimizerConfig,),
+  "optimizer.groups": (ParameterGroup,),
+  "train": (StepConfig, LoopConfig, Diffusion, PathStates),
+  "train.states": (MixedStates,),
+  "mesh": (Layout,),
+  "sampler": (SamplerConfig,),
+}
 
 
 def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
@@ -45,7 +67,7 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
     )
   for name in ("dtype", "param_dtype"):
     if name in settings:
-      settings[name] = _dtype(settings[name])
+      settings[name] = _dtype(f"model.{name}", settings[name])
   if isinstance(settings.get("remat"), bool):  # as configs once had it
     settings["remat"] = "full" if settings["remat"] else "none"
   if kind == "dit":
@@ -103,7 +125,9 @@ def make_objective(
     InputError: a setting is unknown, out of range, or does not suit the model.
   """
   time_exponent = train.pop("time_exponent")
-  states = dict(train.pop("states", {"law": "path"}))
+  states = train.pop("states", {"law": "path"})
+  schema.require_value("train.states", states, Mapping)
+  states = dict(states)
   settings = dict(
     targets=train.pop("targets"),
     gap_loss=train.pop("gap_loss", "phi"),
@@ -112,23 +136,23 @@ def make_objective(
   if task.causal:
     return Autoregressive(task.vocab)
   law = states.pop("law")
-  if law not in ("path", "mixed"):
-    raise InputError(
-      f"train.states.law={law!r} is unknown: choose one of path, mixed."
-    )
+  laws = schema.Range(among=("path", "mixed"))
+  schema.require_value("train.states.law", law, str, laws)
   if not task.inserts:
     # No token is ever missing: a state has one embedding, and no gap a loss.
     law, settings["targets"], settings["gap_loss"] = "path", "sampled", "phi"
   laws: StateLaw = PathStates(interpolant, time_exponent)
   if law == "mixed":
     states["insertion"] = make_schedule(states["insertion"])
-    at = tuple(states.pop("at"))
-    if not all(0 <= share <= 1 for share in at):
-      raise InputError(
-        f"train.states.at={at} must be shares of the run, in [0, 1]: a"
-        " curriculum cannot be longer than the run."
-      )
-    states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
+    at = states.pop("at")
+    at = tuple(at) if isinstance(at, list) else at
+    # Shares of the run: a curriculum cannot be longer.
+    schema.require_value(
+      "train.states.at", at, tuple[float, ...], schema.Range(least=0, most=1)
+    )
+    num_steps = train["num_steps"]
+    schema.require_value("train.num_steps", num_steps, int)
+    states["steps"] = tuple(round(x * num_steps) for x in at)
     laws = build(MixedStates, states, "train.states", interpolant=interpolant)
   objective = Diffusion(laws, task.vocab, **settings)
   # A head that predicts the law of each gap is trained on that law.
@@ -164,16 +188,33 @@ def make_path(
 
 
 def make_schedule(config: Mapping[str, Any]) -> schedules.Schedule:
-  """Makes the schedule of a config that has a place for every parameter."""
+  """Makes the schedule of a config that has a place for every parameter.
+
+  Raises:
+    InputError: it is none, or has a parameter out of its range.
+  """
+  schema.require_value("a schedule", config, Mapping)
   return schedules.from_config(
     {key: value for key, value in config.items() if value is not None}
   )
 
 
-def _dtype(name: str) -> Any:
-  dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-  if name not in dtypes:
-    raise InputError(
-      f"model.dtype={name!r} is unknown: choose one of {', '.join(dtypes)}."
-    )
-  return dtypes[name]
+def _dtype(setting: str, name: str) -> Any:
+  """Makes the type that a setting names."""
+  known = schema.Range(among=("float32", "bfloat16"))
+  schema.require_value(setting, name, str, known)
+  return jnp.dtype(name).type
+
+
+def settings_help() -> str:
+  """Lists every setting of a config: its type, range, default and meaning."""
+  lines = []
+  for section, classes in _CLASSES.items():
+    lines.append(f"{section}:")
+    seen = set()
+    for cls in classes:
+      for setting in schema.describe(cls):
+        if setting.name not in seen:
+          lines.append(f"  {setting}")
+        seen.add(setting.name)
+  return "\n".join(lines)

@@ -20,6 +20,7 @@ LAYERS = [
   {"mesh", "files", "rows", "metrics"},
   {"states", "likelihood", "chunked_loss"},
   {"models"},
+  {"memory"},
   {"pretrained", "sampling"},
   {"convert", "exact"},
   {"data", "pictures"},

@@ -8,9 +8,14 @@ from collections.abc import Callable, Collection, Sequence
 
 import jax
 from absl import app, flags
+from ml_collections import config_flags
 
 from experiments.common import compilation_cache
-from flexmdm_jax.errors import DivergedError, InputError
+from flexmdm_jax import schema
+from flexmdm_jax.errors import DivergedError, InputError, first_line
+
+# Flags that are defined here belong to the module that asks for them.
+flags.disclaim_key_flags()
 
 # Of several processes one that fails waits so long for the others to end too.
 _WAIT_SECONDS = 10
@@ -74,28 +79,68 @@ def parse(argv: Sequence[str]) -> list[str]:
     sys.exit(fail(error, 2))
   except (AttributeError, KeyError) as error:  # of a config's key
     sys.exit(fail(f"unknown config key: {error}", 2))
-  except (OSError, ImportError) as error:
-    sys.exit(fail(f"cannot read the config: {error}", 2))
   except (TypeError, ValueError) as error:  # of a config's value
     sys.exit(fail(f"wrong config value: {error}", 2))
+  except Exception as error:  # the config is a program of the user's
+    problem = f"{type(error).__name__}: {first_line(error)}"
+    sys.exit(fail(f"cannot read the config ({problem})", 2))
 
 
-def require_least(**values: tuple[int | None, int]) -> None:
-  """Refuses numeric flags that are too small; those not given are None.
+def count(
+  name: str, default: int | None, meaning: str, least: int = 1
+) -> flags.FlagHolder[int | None]:
+  """Defines the flag of a number of things, at most a billion.
 
   Args:
-    **values: `(value, least)` of each flag.
-
-  Raises:
-    InputError: names the first flag that is too small.
+    name: name of the flag.
+    default: its value where it is not given.
+    meaning: the line of `--help`.
+    least: smallest value.
   """
-  for name, (value, least) in values.items():
-    if value is not None and value < least:
-      raise InputError(f"--{name}={value} must be at least {least}.")
+  return flags.DEFINE_integer(
+    name, default, meaning, lower_bound=least, upper_bound=schema.MAX_COUNT
+  )
+
+
+def seed(meaning: str) -> flags.FlagHolder[int]:
+  """Defines `--seed`, of 32 bits; `meaning` is its line of `--help`."""
+  return flags.DEFINE_integer(
+    "seed", 0, meaning, lower_bound=0, upper_bound=schema.MAX_SEED
+  )
+
+
+def config(meaning: str) -> flags.FlagHolder:
+  """Defines `--config`, whose `--help` lists all settings.
+
+  Args:
+    meaning: the first line of its help.
+  """
+  # Here, since a second of imports is of no use to commands without it.
+  from flexmdm_jax.settings import settings_help
+
+  return config_flags.DEFINE_config_file(
+    "config",
+    None,
+    f"{meaning} Its settings, as in --config.train.seed=1:\n{settings_help()}",
+    lock_config=True,
+  )
+
+
+def force() -> flags.FlagHolder[bool]:
+  """Defines `--force`, which skips the estimate of the memory."""
+  return flags.DEFINE_bool(
+    "force",
+    False,
+    "Try it where an estimate says that the memory is too small.",
+  )
 
 
 def parse_ints(name: str, words: Sequence[str]) -> list[int]:
-  """Parses the integers of a list flag; InputError if a word is none."""
+  """Parses the numbers of things of a list flag.
+
+  Raises:
+    InputError: a word is no integer, or below 1; or there is none.
+  """
   try:
     numbers = [int(word) for word in words]
   except ValueError as error:
@@ -104,6 +149,10 @@ def parse_ints(name: str, words: Sequence[str]) -> list[int]:
     ) from error
   if not numbers:
     raise InputError(f"--{name} is empty: give at least one integer.")
+  for number in numbers:
+    schema.require_value(
+      f"--{name}", number, int, schema.Range(least=1, most=schema.MAX_COUNT)
+    )
   return numbers
 
 

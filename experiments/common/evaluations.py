@@ -14,7 +14,7 @@ from flexmdm_jax.evaluation.variance import GradientVariance
 
 flags.adopt_module_key_flags(scorers)
 _KIND = flags.DEFINE_string("kind", "tight", "Kind of bound: tight or paper.")
-_NUM_TIMES = flags.DEFINE_integer(
+_NUM_TIMES = cli.count(
   "num_times", 128, "Network calls a sequence for the likelihood, at most."
 )
 _STDERR = flags.DEFINE_float(

@@ -25,16 +25,16 @@ from flexmdm_jax.errors import InputError
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "Address HOST:PORT of process 0, or auto."
 )
-_NUM_PROCESSES = flags.DEFINE_integer(
+_NUM_PROCESSES = cli.count(
   "num_processes", None, "Number of processes of the run."
 )
-_PROCESS_ID = flags.DEFINE_integer(
-  "process_id", None, "Number of this process, from 0."
+_PROCESS_ID = cli.count(
+  "process_id", None, "Number of this process, from 0.", least=0
 )
-_TIMEOUT = flags.DEFINE_integer(
+_TIMEOUT = cli.count(
   "initialization_timeout", 300, "Seconds until all processes have to be there."
 )
-_HEARTBEAT = flags.DEFINE_integer(
+_HEARTBEAT = cli.count(
   "heartbeat_timeout", 100, "Seconds until a silent process ends the run."
 )
 
@@ -52,10 +52,6 @@ def start() -> None:
     InputError: a flag is out of range or contradicts another, or process 0
       cannot listen. If the others do not come, the process ends, status 2.
   """
-  cli.require_least(
-    initialization_timeout=(_TIMEOUT.value, 1),
-    heartbeat_timeout=(_HEARTBEAT.value, 1),
-  )
   address, settings = _settings()
   if address is None:
     return
@@ -108,11 +104,10 @@ def _settings() -> tuple[str | None, dict]:
   port = re.fullmatch(r".+:(\d+)", address)
   if not (port and 0 < int(port[1]) < 2**16):
     raise InputError(f"--coordinator={address} must be HOST:PORT or auto.")
-  cli.require_least(num_processes=(_NUM_PROCESSES.value, 1))
-  if not 0 <= _PROCESS_ID.value < _NUM_PROCESSES.value:
+  if _PROCESS_ID.value >= _NUM_PROCESSES.value:
     raise InputError(
-      f"--process_id={_PROCESS_ID.value} must be in"
-      f" [0, --num_processes={_NUM_PROCESSES.value})."
+      f"--process_id={_PROCESS_ID.value} must be below"
+      f" --num_processes={_NUM_PROCESSES.value}: the first is 0."
     )
   return address, {
     "coordinator_address": address,

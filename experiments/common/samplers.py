@@ -6,26 +6,25 @@ by +: `tau_leaping+grid=events+finish=4`.
 """
 
 import ast
-import dataclasses
 import re
 import shlex
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flexmdm_jax import schema
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.sampler_choice import Trial
 from flexmdm_jax.sampling import SamplerConfig
 
-_HINTS = typing.get_type_hints(SamplerConfig)
-_FIELDS = [
-  field.name
-  for field in dataclasses.fields(SamplerConfig)
-  if field.name != "steps"
-]
+_DESCRIPTIONS = [x for x in schema.describe(SamplerConfig) if x.name != "steps"]
+_FIELDS = {x.name: x.hint for x in _DESCRIPTIONS}
 # A comma or a plus inside a value, (0, 0.5, 1) or 1e+3, has no name after it.
 _BETWEEN = re.compile(r"[,+](?=\s*[a-z_]+\s*=)")
+
+
+def sampler_help() -> str:
+  """Lists the fields that `parse_fields` takes, a line each."""
+  return "\n".join(f"  {x}" for x in _DESCRIPTIONS)
 
 
 def parse_fields(flag: str, text: str) -> dict[str, Any]:
@@ -51,10 +50,7 @@ def parse_fields(flag: str, text: str) -> dict[str, Any]:
     if name in fields:
       raise InputError(f"--{flag}={text} gives {name} twice: leave one out.")
     value = _value(word)
-    if not _fits(value, _HINTS[name]):
-      hint = _HINTS[name]
-      kind = hint.__name__ if isinstance(hint, type) else str(hint)
-      raise InputError(f"--{flag}={text}: {name}={word} must be {kind}.")
+    schema.require_value(f"--{flag}: {name}", value, _FIELDS[name])
     fields[name] = value
   return fields
 
@@ -107,15 +103,3 @@ def _value(word: str) -> Any:
     return ast.literal_eval(word)
   except (ValueError, SyntaxError):
     return word
-
-
-def _fits(value: Any, hint: Any) -> bool:
-  """Tells whether a value has a type; an int is a float, a bool no number."""
-  if isinstance(hint, types.UnionType):
-    return any(_fits(value, part) for part in typing.get_args(hint))
-  if typing.get_origin(hint) is tuple:
-    kind = typing.get_args(hint)[0]
-    return isinstance(value, tuple) and all(_fits(x, kind) for x in value)
-  if hint is float:
-    hint = (int, float)
-  return isinstance(value, hint) and not isinstance(value, bool)

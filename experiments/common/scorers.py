@@ -7,16 +7,17 @@ the work directory of an autoregressive run.
 
 from absl import flags
 
+from experiments.common import cli
 from flexmdm_jax.evaluation.run_scorer import load_scorer
 from flexmdm_jax.evaluation.scorers import Scorer
 
 _SCORER = flags.DEFINE_string(
   "scorer", None, "Hub name, folder, GGUF file or run that scores text."
 )
-_SCORER_BATCH = flags.DEFINE_integer(
+_SCORER_BATCH = cli.count(
   "scorer_batch_size", 8, "Texts that the scorer reads at once."
 )
-_SCORER_LENGTH = flags.DEFINE_integer(
+_SCORER_LENGTH = cli.count(
   "scorer_max_length",
   None,
   "Tokens that the scorer reads of a text; by default 1,024 or its context.",

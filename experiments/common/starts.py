@@ -41,12 +41,10 @@ def parse_start(
     encode: makes ids of these texts; by default they are ids, as text.
 
   Raises:
-    InputError: B < 1, what is given contradicts itself or is no list of ids,
+    InputError: what is given contradicts itself or is no list of ids,
       or as the start that is made.
   """
   encode = encode or parse_ids
-  if B < 1:
-    raise InputError(f"--num={B} must be at least 1.")
   holes = prefix is not None or suffix is not None
   if prompt is not None and holes:
     raise InputError("--prompt excludes --prefix and --suffix: give one kind.")

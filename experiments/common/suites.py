@@ -19,10 +19,10 @@ from flexmdm_jax.evaluation.lengths import import_figures
 _SHAPE = flags.DEFINE_string(
   "shape", "small", f"Model to time, one of {', '.join(shapes.SHAPES)}."
 )
-_BATCH = flags.DEFINE_integer(
+_BATCH = cli.count(
   "batch_size", None, "Number of rows; by default the shape's."
 )
-_LENGTH = flags.DEFINE_integer(
+_LENGTH = cli.count(
   "max_length", None, "Length of a full row; by default the shape's."
 )
 _STEPS = flags.DEFINE_list(
@@ -51,9 +51,7 @@ _KERNELS = flags.DEFINE_list(
 _KERNEL_SHAPES = flags.DEFINE_list(
   "kernel_shapes", None, "Rows of the kernels' arg_specs; by default all."
 )
-_REPEATS = flags.DEFINE_integer(
-  "repeats", 5, "Number of runs of each measurement."
-)
+_REPEATS = cli.count("repeats", 5, "Number of runs of each measurement.")
 _LAW = flags.DEFINE_string(
   "law", "markov", f"Law of suite law, one of {', '.join(law.LAWS)}."
 )
@@ -70,8 +68,8 @@ _PATHS = flags.DEFINE_multi_string(
 _HEADS = flags.DEFINE_list(
   "heads", list(law.HEADS), "Gap heads of suite law: law, mean."
 )
-_NUM = flags.DEFINE_integer("num", 1000, "Number of samples of suite law.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples of suite law.")
+_NUM = cli.count("num", 1000, "Number of samples of suite law.", least=2)
+_SEED = cli.seed("Seed of the samples of suite law.")
 _PLOT = flags.DEFINE_string(
   "plot", None, "PNG file of sampling's cost, or of the distances from a law."
 )
@@ -82,7 +80,6 @@ def _steps(default: list[int]) -> list[int]:
   if _STEPS.value is None:
     return default
   steps = cli.parse_ints("steps", _STEPS.value)
-  cli.require_least(steps=(min(steps), 1))
   return steps
 
 
@@ -124,7 +121,6 @@ def _kernels() -> dict[str, Any]:
 def _law() -> dict[str, Any]:
   cli.require_known("law", [_LAW.value], law.LAWS)
   cli.require_known("heads", _HEADS.value, law.HEADS)
-  cli.require_least(num=(_NUM.value, 2), seed=(_SEED.value, 0))
   figures = import_figures() if _PLOT.value else None
   measured = []
   for group in law.measure(
@@ -169,10 +165,5 @@ def run_suite(name: str) -> dict[str, Any]:
     InputError: unknown suite, or an option out of range.
   """
   cli.require_known("suite", [name], SUITES)
-  cli.require_least(
-    batch_size=(_BATCH.value, 1),
-    max_length=(_LENGTH.value, 1),
-    repeats=(_REPEATS.value, 1),
-  )
   measured = SUITES[name]()
   return measured if name == "law" else {"shape": _SHAPE.value, **measured}

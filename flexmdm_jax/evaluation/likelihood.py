@@ -25,6 +25,7 @@ from flexmdm_jax.likelihood import (
 from flexmdm_jax.models.denoiser import ModelDenoiser
 from flexmdm_jax.rows import Rows
 from flexmdm_jax.runs import Run
+from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.tasks import MarkovTask, Task
 from flexmdm_jax.tasks.task import SequenceTask
 
@@ -78,15 +79,12 @@ class HeldOutLikelihood(Evaluation):
     InputError: unknown `kind`, or a negative `max_stderr`.
   """
 
-  kind: str = "tight"
-  num_times: int = 128
-  max_stderr: float = 0.0
+  kind: str = setting("tight", among=KINDS)
+  num_times: int = count(128)
+  max_stderr: float = setting(0.0, least=0)
 
   def __post_init__(self):
-    if self.kind not in KINDS:
-      raise InputError(f"kind={self.kind} is unknown: choose one of {KINDS}.")
-    if not self.max_stderr >= 0:
-      raise InputError(f"max_stderr={self.max_stderr} must be at least 0.")
+    require(self, "likelihood")
 
   def __call__(self, run, denoiser, records, key, batch_size=256):
     found = self.measure(run, denoiser, records, key, batch_size)

@@ -23,6 +23,7 @@ from flexmdm_jax.metrics.lengths import length_report
 from flexmdm_jax.models.denoiser import ModelDenoiser
 from flexmdm_jax.runs import Run
 from flexmdm_jax.sampling import SamplerConfig
+from flexmdm_jax.schema import count, require
 from flexmdm_jax.tasks import MarkovTask, MazeTask
 from flexmdm_jax.tasks.task import SequenceTask
 
@@ -84,10 +85,11 @@ class SamplerChoice:
   samplers: Mapping[str, Mapping[str, Any]]
   calls: tuple[int, ...]
   scorer: Scorer | None = None
-  num_times: int = 128
-  batch_size: int = 64
+  num_times: int = count(128)
+  batch_size: int = count(64)
 
   def __post_init__(self):
+    require(self, "choice")
     for name in ("paths", "samplers", "calls"):
       if not getattr(self, name):
         raise InputError(f"{name} is empty: give at least one.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.evaluation import Evaluation
+from flexmdm_jax.schema import require, setting
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import TARGETS, Diffusion
 
@@ -35,11 +36,10 @@ class GradientVariance(Evaluation):
     InputError: a time is out of range.
   """
 
-  times: tuple[float, ...] = TIMES
+  times: tuple[float, ...] = setting(TIMES, least=0, below=1)
 
   def __post_init__(self):
-    if not all(0 <= t < 1 for t in self.times):
-      raise InputError(f"times={self.times} must be in [0, 1).")
+    require(self, "variance")
 
   def __call__(self, run, denoiser, records, key, batch_size=1):
     del batch_size  # gradients are of one row each

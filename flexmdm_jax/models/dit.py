@@ -28,6 +28,7 @@ from flexmdm_jax.models.attention import (
   rotate,
 )
 from flexmdm_jax.models.layers import (
+  MAX_LAYERS,
   REMAT,
   Neighbours,
   dense,
@@ -86,7 +87,7 @@ class DiT(nn.Module):
   vocab: Vocab
   max_length: int = count()
   hidden_size: int = count(768)
-  num_layers: int = count(12)
+  num_layers: int = setting(12, least=1, most=MAX_LAYERS)
   num_heads: int = count(12)
   cond_size: int = count(128)
   mlp_ratio: int = count(4)
@@ -97,7 +98,7 @@ class DiT(nn.Module):
   remat: str = setting("elementwise", among=REMAT)
   attention: str | None = setting(None, among=ATTENTIONS)
   neighbours: str | None = setting(None, among=NEIGHBOURS)
-  unroll: int = count(1)
+  unroll: int = setting(1, least=1, most=MAX_LAYERS)
 
   def __post_init__(self):
     super().__post_init__()

@@ -32,6 +32,8 @@ def _keep_products_and_kernels(primitive, *args, **params) -> bool:
 
 
 # What the backward pass keeps of a block beside its input.
+# More blocks than any network has; a loop over them is compiled.
+MAX_LAYERS = 10_000
 REMAT = {
   "none": jax.checkpoint_policies.everything_saveable,
   "elementwise": _keep_products_and_kernels,

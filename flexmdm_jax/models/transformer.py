@@ -34,6 +34,7 @@ from flexmdm_jax.models.attention import (
   rotate,
 )
 from flexmdm_jax.models.layers import (
+  MAX_LAYERS,
   REMAT,
   RMSNorm,
   layer_norm,
@@ -91,7 +92,7 @@ class Transformer(nn.Module):
   vocab: Vocab
   max_length: int = count()
   hidden_size: int = count()
-  num_layers: int = count()
+  num_layers: int = setting(least=1, most=MAX_LAYERS)
   num_heads: int = count()
   num_kv_heads: int = count()
   mlp_size: int = count()

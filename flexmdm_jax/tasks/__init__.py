@@ -7,7 +7,7 @@ baselines that the data set offers.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.schema import Range, require_value
 from flexmdm_jax.tasks.brackets.task import BracketTask
 from flexmdm_jax.tasks.finetune.task import FineTuneTask
 from flexmdm_jax.tasks.markov.task import MarkovTask
@@ -42,8 +42,5 @@ def make_task(method: str, data: Mapping[str, Any]) -> Task:
     InputError: unknown name, method or setting, or one out of range.
   """
   name = data.get("name")
-  if name not in _TASKS:
-    raise InputError(
-      f"data.name={name!r} is unknown: choose one of {', '.join(_TASKS)}."
-    )
+  require_value("data.name", name, str, Range(among=_TASKS))
   return _TASKS[name](method, data)

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.mesh import AXES, FSDP, ROW_AXES, TENSOR
-from flexmdm_jax.schema import count, require
+from flexmdm_jax.schema import Range, count, require, require_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +119,8 @@ def make_layout(
   Raises:
     InputError: unknown name.
   """
-  layout = layout or "replicated"
-  if layout not in LAYOUTS:
-    raise InputError(
-      f"mesh.layout={layout!r} is unknown: choose one of {', '.join(LAYOUTS)}."
-    )
+  layout = "replicated" if layout is None else layout
+  require_value("mesh.layout", layout, str, Range(among=LAYOUTS))
   sizes = dict(data=data, fsdp=fsdp, tensor=tensor)
   return dataclasses.replace(
     LAYOUTS[layout], **{k: n for k, n in sizes.items() if n is not None}
