@@ -131,14 +131,13 @@ class Run:
     schema.require_known("mesh", config.get("mesh", {}), _MESH_KEYS)
     try:
       task = task or make_task(config["method"], config["data"])
-      interpolant = (
-        JointInterpolant(
-          settings.make_schedule(config["insertion"]),
-          settings.make_schedule(config["unmasking"]),
-        )
-        if task.inserts
-        else MDM(settings.make_schedule(config["mdm_unmasking"]))
+      # What this method does not use is checked as well.
+      joint = JointInterpolant(
+        settings.make_schedule(config["insertion"]),
+        settings.make_schedule(config["unmasking"]),
       )
+      mdm = MDM(settings.make_schedule(config["mdm_unmasking"]))
+      interpolant = joint if task.inserts else mdm
       train = dict(config["train"])
       step = {key: train.pop(key) for key in _STEP_KEYS if key in train}
       model = settings.make_model(config["model"], task)

@@ -138,23 +138,13 @@ def make_objective(
   law = states.pop("law")
   laws = schema.Range(among=("path", "mixed"))
   schema.require_value("train.states.law", law, str, laws)
+  path = PathStates(interpolant, time_exponent)
+  mixed = _mixed_states(interpolant, states, train) if states else path
+  laws: StateLaw = mixed if law == "mixed" and task.inserts else path
+  objective = Diffusion(laws, task.vocab, **settings)
   if not task.inserts:
     # No token is ever missing: a state has one embedding, and no gap a loss.
-    law, settings["targets"], settings["gap_loss"] = "path", "sampled", "phi"
-  laws: StateLaw = PathStates(interpolant, time_exponent)
-  if law == "mixed":
-    states["insertion"] = make_schedule(states["insertion"])
-    at = states.pop("at")
-    at = tuple(at) if isinstance(at, list) else at
-    # Shares of the run: a curriculum cannot be longer.
-    schema.require_value(
-      "train.states.at", at, tuple[float, ...], schema.Range(least=0, most=1)
-    )
-    num_steps = train["num_steps"]
-    schema.require_value("train.num_steps", num_steps, int)
-    states["steps"] = tuple(round(x * num_steps) for x in at)
-    laws = build(MixedStates, states, "train.states", interpolant=interpolant)
-  objective = Diffusion(laws, task.vocab, **settings)
+    return dataclasses.replace(objective, targets="sampled", gap_loss="phi")
   # A head that predicts the law of each gap is trained on that law.
   if model.gap_head in LAW_HEADS:
     return dataclasses.replace(objective, gap_loss="law")
@@ -165,6 +155,24 @@ def make_objective(
       f" {', '.join(LAW_HEADS)}."
     )
   return objective
+
+
+def _mixed_states(
+  interpolant: JointInterpolant,
+  states: dict[str, Any],
+  train: Mapping[str, Any],
+) -> MixedStates:
+  """Makes the law of a config's `train.states` for a model that inserts."""
+  at = states.pop("at")
+  at = tuple(at) if isinstance(at, list) else at
+  # Shares of the run: a curriculum cannot be longer.
+  schema.require_value(
+    "train.states.at", at, tuple[float, ...], schema.Range(least=0, most=1)
+  )
+  schema.require_value("train.num_steps", train["num_steps"], int)
+  states["insertion"] = make_schedule(states["insertion"])
+  states["steps"] = tuple(round(x * train["num_steps"]) for x in at)
+  return build(MixedStates, states, "train.states", interpolant=interpolant)
 
 
 def make_path(
@@ -201,9 +209,9 @@ def make_schedule(config: Mapping[str, Any]) -> schedules.Schedule:
 
 def _dtype(setting: str, name: str) -> Any:
   """Makes the type that a setting names."""
-  known = schema.Range(among=("float32", "bfloat16"))
-  schema.require_value(setting, name, str, known)
-  return jnp.dtype(name).type
+  known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+  schema.require_value(setting, name, str, schema.Range(among=known))
+  return known[name]
 
 
 def settings_help() -> str:

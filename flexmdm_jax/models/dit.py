@@ -93,7 +93,7 @@ class DiT(nn.Module):
   mlp_ratio: int = count(4)
   gap_head: str | None = setting("log_rate", among=gaps.GAP_HEADS)
   causal: bool = setting(False)
-  time_scale: float = setting(1000.0, above=0)
+  time_scale: float = setting(1000.0, above=0, most=1e6)
   dtype: Any = jnp.float32
   remat: str = setting("elementwise", among=REMAT)
   attention: str | None = setting(None, among=ATTENTIONS)

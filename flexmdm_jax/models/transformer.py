@@ -105,7 +105,7 @@ class Transformer(nn.Module):
   gap_head: str | None = setting(None, among=gaps.GAP_HEADS)
   gap_scale: float | None = setting(None, above=0)
   time_group: int | None = count(None)
-  time_scale: float = setting(1000.0, above=0)
+  time_scale: float = setting(1000.0, above=0, most=1e6)
   lora: LoRA | None = None
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32

@@ -11,6 +11,7 @@ import numpy as np
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import Layout, Rows, sequence_layout, stack
+from flexmdm_jax.schema import require_value
 from flexmdm_jax.vocab import Vocab
 
 
@@ -90,6 +91,7 @@ class SequenceTask(Task):
   def __init__(self, method: str, data: Mapping[str, Any]):
     """Checks the method; `data` is the part of a config with that name."""
     self.method = require_method(method, self.methods)
+    require_value("data.folder", data.get("folder"), str)
     self._data = dict(data)
 
   @property

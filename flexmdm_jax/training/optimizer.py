@@ -61,10 +61,10 @@ class OptimizerConfig:
   """
 
   num_steps: int = count()
-  learning_rate: float = setting(3e-4, above=0)
+  learning_rate: float = setting(3e-4, above=0, most=100)
   warmup_steps: int = count(2000, least=0)
   final_ratio: float = setting(0.0, least=0, most=1)
-  weight_decay: float = setting(0.03, least=0)
+  weight_decay: float = setting(0.03, least=0, most=100)
   clip_norm: float = setting(1.0, above=0)
   b1: float = setting(0.9, least=0, below=1)
   b2: float = setting(0.999, least=0, below=1)

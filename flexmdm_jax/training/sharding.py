@@ -82,6 +82,11 @@ class Layout:
 
   def __post_init__(self):
     require(self, "mesh")
+    for name in AXES:
+      if getattr(self, name) == 0:
+        raise InputError(
+          f"mesh.{name}=0 must be at least 1, or -1 for the rest."
+        )
 
 
 # Layouts by their name in a config's `mesh.layout`.

@@ -2,6 +2,7 @@
 
 import math
 
+import jaxtyping
 import pytest
 from flax import traverse_util
 
@@ -120,4 +121,6 @@ def test_no_value_of_any_setting_is_a_defect(name, text_config):
       except InputError as error:
         assert "\n" not in str(error), (setting, value)
         refused += 1
+      except jaxtyping.TypeCheckError:
+        refused += 1  # the tests' own hook, of networks' annotations
   assert refused > len(names) * len(BAD) / 2

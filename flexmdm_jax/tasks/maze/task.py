@@ -8,6 +8,7 @@ import numpy as np
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import AnchorLayout, stack
+from flexmdm_jax.schema import require_value
 from flexmdm_jax.tasks.maze import law, layouts
 from flexmdm_jax.tasks.task import Task, computed_records, require_method
 
@@ -21,6 +22,7 @@ class MazeTask(Task):
     from flexmdm_jax.tasks.maze import dataset  # takes seconds
 
     self.method = require_method(method, self.methods)
+    require_value("data.folder", data.get("folder"), str)
     self._data = dict(data)
     config = dataset.MazeConfig(
       size=data["size"],
