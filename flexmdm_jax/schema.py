@@ -213,7 +213,7 @@ def describe_type(hint: Any) -> str:
 def build(
   cls: type, settings: Mapping[str, Any], section: str, **more: Any
 ) -> Any:
-  """Calls `cls(**settings, **more)`.
+  """Calls `cls(**settings, **more)`, with tuples in place of JSON's lists.
 
   Args:
     cls: a dataclass.
@@ -237,7 +237,8 @@ def build(
     missing = (fields[name].default, fields[name].default_factory)
     if name not in settings and missing == (dataclasses.MISSING,) * 2:
       raise KeyMismatchError(f"{section} has no setting {name!r}: give it one.")
-  return cls(**settings, **more)
+  lists = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
+  return cls(**{**settings, **lists}, **more)
 
 
 def checked(

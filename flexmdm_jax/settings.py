@@ -139,8 +139,10 @@ def make_objective(
   laws = schema.Range(among=("path", "mixed"))
   schema.require_value("train.states.law", law, str, laws)
   path = PathStates(interpolant, time_exponent)
-  mixed = _mixed_states(interpolant, states, train) if states else path
-  laws: StateLaw = mixed if law == "mixed" and task.inserts else path
+  laws: StateLaw = path
+  if states and task.inserts:  # checked, though the law may be another
+    mixed = _mixed_states(interpolant, states, train)
+    laws = mixed if law == "mixed" else path
   objective = Diffusion(laws, task.vocab, **settings)
   if not task.inserts:
     # No token is ever missing: a state has one embedding, and no gap a loss.

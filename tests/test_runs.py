@@ -71,16 +71,16 @@ def test_schedule_and_its_parameters_are_overridden_apart():
 @pytest.mark.parametrize(
   ("section", "key", "value", "message"),
   [
-    ("data", "name", "prose", "'prose' is unknown"),
+    ("data", "name", "prose", "'prose' must be one of"),
     ("data", "kinds", 9, "kinds=9"),
-    ("model", "width", 3, "unknown setting 'width' of DiT"),
+    ("model", "width", 3, "unknown setting 'width' of model"),
     ("model", "num_heads", 5, "hidden_size=64"),
     ("train", "ema_decay", 1.0, "ema_decay=1.0"),
     ("sampler", "steps", 0, "steps=0"),
-    ("insertion", "exponent", -1.0, "must be a positive"),
+    ("insertion", "exponent", -1.0, "Power.exponent=-1.0"),
     ("model", "gap_head", None, "gap_head=None cannot tell"),
     ("train", "gap_loss", "huber", "gap_loss='huber'"),
-    ("train", "states", {"law": "free"}, "law='free' is unknown"),
+    ("train", "states", {"law": "free"}, "law='free' must be one of"),
     ("unmasking", "low", 1.0, "takes the parameters"),
   ],
 )
@@ -112,7 +112,7 @@ def test_curriculum_is_in_shares_of_the_run():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    (dict(at=(0.5, 1.5)), "cannot be longer than the run"),
+    (dict(at=(0.5, 1.5)), r"at=\(0.5, 1.5\) must be at least 0 and at most 1"),
     (dict(at=(-0.1, 0.5)), r"at=\(-0.1, 0.5\)"),
     (dict(full=(0.95, 0.5)), "sum to at most 1"),
     (dict(share=0.5), "unknown setting 'share'"),

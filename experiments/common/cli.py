@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -75,15 +76,21 @@ def parse(argv: Sequence[str]) -> list[str]:
       # ml_collections keeps a file that failed to load until it is used.
       _ = flags.FLAGS.config and flags.FLAGS.config.to_dict
     return rest
-  except flags.Error as error:
-    sys.exit(fail(error, 2))
   except (AttributeError, KeyError) as error:  # of a config's key
     sys.exit(fail(f"unknown config key: {error}", 2))
   except (TypeError, ValueError) as error:  # of a config's value
     sys.exit(fail(f"wrong config value: {error}", 2))
+  except flags.Error as error:
+    # It quotes the traceback of a config that failed.
+    lines = str(error).splitlines()
+    wrong = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+    sys.exit(fail(wrong, 2))
   except Exception as error:  # the config is a program of the user's
+    given = [word for word in argv if word.lstrip("-").startswith("config=")]
     problem = f"{type(error).__name__}: {first_line(error)}"
-    sys.exit(fail(f"cannot read the config ({problem})", 2))
+    if given and not pathlib.Path(given[-1].partition("=")[2]).is_file():
+      problem = "there is no such file"
+    sys.exit(fail(f"cannot read {' '.join(given[-1:])} ({problem})", 2))
 
 
 def count(

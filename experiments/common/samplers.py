@@ -50,7 +50,7 @@ def parse_fields(flag: str, text: str) -> dict[str, Any]:
     if name in fields:
       raise InputError(f"--{flag}={text} gives {name} twice: leave one out.")
     value = _value(word)
-    schema.require_value(f"--{flag}: {name}", value, _FIELDS[name])
+    schema.require_value(f"--{flag}={text}: {name}", value, _FIELDS[name])
     fields[name] = value
   return fields
 

@@ -61,7 +61,7 @@ class OptimizerConfig:
   """
 
   num_steps: int = count()
-  learning_rate: float = setting(3e-4, above=0, most=100)
+  learning_rate: float = setting(3e-4, above=0)
   warmup_steps: int = count(2000, least=0)
   final_ratio: float = setting(0.0, least=0, most=1)
   weight_decay: float = setting(0.03, least=0, most=100)
