@@ -4,12 +4,41 @@ An experiment's file starts from these and states what is its own. Each key can
 be overridden on the command line: `--config.optimizer.learning_rate=1e-3`.
 """
 
+import itertools
+import typing
+from collections.abc import Sequence
+from typing import Any
+
 from ml_collections import config_dict
 from ml_collections.config_dict import placeholder
+
+from flexmdm_jax import schema
+from flexmdm_jax.models.dit import DiT
+from flexmdm_jax.sampling import SamplerConfig
+from flexmdm_jax.states import MixedStates, PathStates
+from flexmdm_jax.training.loop import LoopConfig
+from flexmdm_jax.training.objectives import Diffusion
+from flexmdm_jax.training.optimizer import OptimizerConfig
+from flexmdm_jax.training.step import StepConfig
 
 
 def get_config() -> config_dict.ConfigDict:
   """A config whose `data` is still to be stated."""
+  train = section(
+    *(StepConfig, LoopConfig, Diffusion, PathStates),
+    num_steps=1_000_000,
+    batch_size=1024,
+    checkpoint_every=5000,
+  )
+  train.states = section(
+    MixedStates,
+    without=("steps",),
+    law="path",
+    insertion=schedule("power", exponent=3.0),
+    # The curriculum: at these points of the run (shares of num_steps), these
+    # shares of rows; two points alike make a jump.
+    at=(0.0,),
+  )
   return config_dict.create(
     # What is trained: "flexmdm", or one of the data set's baselines.
     method="flexmdm",
@@ -25,68 +54,9 @@ def get_config() -> config_dict.ConfigDict:
     # What to start from: a folder of converted weights, or the work directory
     # of another run, such as an MDM's; from random values without.
     pretrained=placeholder(str),
-    model=dict(
-      hidden_size=768,
-      num_layers=12,
-      num_heads=12,
-      cond_size=128,
-      mlp_ratio=4,
-      gap_head="log_rate",
-      time_scale=1000.0,
-      dtype="bfloat16",
-      remat="elementwise",
-      attention=placeholder(str),
-      # "input" or "blocks"; see flexmdm_jax/models/dit.py.
-      neighbours=placeholder(str),
-      # Blocks in one turn of their loop; on a CPU all of them are faster.
-      unroll=1,
-    ),
-    optimizer=dict(
-      learning_rate=3e-4,
-      warmup_steps=2000,
-      final_ratio=0.0,
-      weight_decay=0.03,
-      clip_norm=1.0,
-      b1=0.9,
-      b2=0.999,
-      # Parameters with another learning rate or decay, by any name:
-      # dict(pattern="gap_head", learning_rate=10.0, weight_decay=None).
-      groups=dict(),
-    ),
-    train=dict(
-      num_steps=1_000_000,
-      batch_size=1024,
-      accumulation=1,
-      ema_decay=0.9999,
-      # "sampled" or "aligned"; see flexmdm_jax/training/objectives.py.
-      targets="sampled",
-      # "phi" or "damped"; see there too.
-      gap_loss="phi",
-      # What the model is trained on: "path", the states of the schedules at
-      # times of density time_exponent near 1; or "mixed", with all that is
-      # below it; see flexmdm_jax/states.py.
-      time_exponent=2.0,
-      states=dict(
-        law="path",
-        insertion=schedule("power", exponent=3.0),
-        mask_exponent=1.0,
-        # The curriculum: at these points of the run (shares of num_steps),
-        # these shares of rows that lack nothing (full) and of rows of masks
-        # only (blank); two points alike make a jump.
-        at=(0.0,),
-        full=(0.3,),
-        blank=(0.05,),
-      ),
-      # Steps between measurements of the bound, where the loss is none.
-      bound_every=10,
-      # Positions of a row whose logits are made at once; None: by their size.
-      loss_chunk=placeholder(int),
-      report_every=100,
-      checkpoint_every=5000,
-      keep=3,
-      seed=0,
-    ),
-    # A layout of flexmdm_jax/training/sharding.py, and sizes that differ.
+    model=section(DiT, without=("max_length", "causal"), dtype="bfloat16"),
+    optimizer=section(OptimizerConfig, without=("num_steps",), groups={}),
+    train=train,
     mesh=dict(
       layout="replicated",
       data=placeholder(int),
@@ -94,36 +64,28 @@ def get_config() -> config_dict.ConfigDict:
       tensor=placeholder(int),
     ),
     # Used by experiments.evaluate; experiments.sample takes --steps, --method
-    # and --sampler. See flexmdm_jax/sampling/config.py.
-    sampler=dict(
-      steps=256,
-      method="events",
-      # Which masks are revealed first; None: what suits the method.
-      confidence=placeholder(str),
-      # "thinned", "rounded", "poisson" or "published"; None: by the gap head.
-      insertions=placeholder(str),
-      # Of method "adaptive": among how many leftmost masks it chooses.
-      window_scale=placeholder(float),
-      max_window=placeholder(int),
-      temperature=1.0,
-      top_p=1.0,
-      # Where the steps end, "time" or "events"; not of method "events".
-      grid="time",
-      time_exponent=1.0,
-      # Last calls that only reveal; not of methods "events" and "midpoint".
-      finish=0,
-      # Of method "events": events a call at least; and what a call reveals
-      # (nats) and inserts (tokens) beyond the clock's.
-      group=1,
-      entropy_budget=placeholder(float),
-      insert_budget=placeholder(float),
-      # Times that finished rows are noised again, to which time, and the calls
-      # of each; None: as many as of the first round.
-      corrections=0,
-      correction_time=0.5,
-      correction_calls=placeholder(int),
-    ),
+    # and --sampler.
+    sampler=section(SamplerConfig, without=("buckets",), steps=256),
   )
+
+
+def section(
+  *classes: type, without: Sequence[str] = (), **own: Any
+) -> config_dict.ConfigDict:
+  """Makes a section of a config of the defaults of the settings.
+
+  Args:
+    *classes: what the settings belong to.
+    without: settings that are not the user's to choose.
+    **own: values that differ, and settings of no class.
+  """
+  known = {}
+  for setting in itertools.chain(*map(schema.describe, classes)):
+    if setting.name not in (*without, *own):
+      known[setting.name] = setting.default
+      if setting.default is None:  # its place remembers the type
+        known[setting.name] = placeholder(typing.get_args(setting.hint)[0])
+  return config_dict.create(**{**known, **own})
 
 
 def curriculum(

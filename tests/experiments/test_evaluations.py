@@ -39,6 +39,6 @@ def test_what_cannot_be_made_is_refused():
         make_evaluation(task)
   with (
     flagsaver.flagsaver(kind="loose"),
-    pytest.raises(InputError, match="likelihood.kind='loose' must be one of"),
+    pytest.raises(InputError, match="kind='loose' must be one of"),
   ):
     make_evaluation("likelihood")
