@@ -143,9 +143,11 @@ class Run:
       model = settings.make_model(config["model"], task)
       objective = settings.make_objective(interpolant, task, model, train)
       optimizer = dict(config["optimizer"], num_steps=train["num_steps"])
+      groups = optimizer.get("groups", {})
+      schema.require_value("optimizer.groups", groups, Mapping)
       optimizer["groups"] = tuple(
         schema.build(ParameterGroup, group, "optimizer.groups")
-        for group in optimizer.get("groups", {}).values()
+        for group in groups.values()
       )
       return cls(
         config=config,

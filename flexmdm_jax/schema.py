@@ -65,6 +65,8 @@ class Range:
     """Says what a value must be, if it is not; finite in any case."""
     if self.among is not None:
       return None if value in self.among else str(self)
+    if isinstance(value, str) and "\0" in value:  # no path, say, can have it
+      return "text without a NUL"
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
       return None
     if not math.isfinite(value):
@@ -225,6 +227,7 @@ def build(
     KeyMismatchError: a setting is no field of it, or one is missing.
     InputError: as the class raises it.
   """
+  require_value(section, settings, Mapping)
   fields = {
     f.name: f
     for f in dataclasses.fields(cls)
