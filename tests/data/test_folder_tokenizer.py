@@ -120,7 +120,7 @@ def test_agrees_with_the_reader_of_gpt_2(tmp_path, tokenizer):
   [
     ("tokenizer.json", "{", "cannot read .*tokenizer.json"),
     ("tokenizer.json", {"model": {"vocab": {}}}, "is no tokenizer"),
-    ("config.json", [], r"cannot read .*config.json \(it holds no object"),
+    ("config.json", [], r"cannot read .*config.json \(it holds no object but a list"),
     ("config.json", {"vocab_size": 270}, "the mask token: set data.mask_id"),
     (
       "config.json",

@@ -85,12 +85,12 @@ def spoil(folder, name, change):
 @pytest.mark.parametrize(
   ("name", "change", "message"),
   [
-    ("encoder.json", lambda text: text[:50], "is damaged"),
-    ("encoder.json", lambda text: "[]", "is damaged"),
+    ("encoder.json", lambda text: text[:50], "cannot read .*line 1"),
+    ("encoder.json", lambda text: "[]", "no object but a list"),
     ("encoder.json", lambda text: '{"a": 0}', "255 of the 256 bytes"),
     ("encoder.json", lambda text: text.replace("17,", "999,"), "0, 1, 2"),
     ("vocab.bpe", lambda text: text + "x y\n", "do not fit its vocabulary"),
-    ("vocab.bpe", lambda text: text + "x y z\n", "is damaged"),
+    ("vocab.bpe", lambda text: text + "x y z\n", "not of two tokens"),
   ],
 )
 def test_garbled_files_are_named(tmp_path, name, change, message):
@@ -108,7 +108,7 @@ def test_rejects_number_of_merges(folder, merges):
 
 
 def test_missing_files_and_package(tmp_path, folder, monkeypatch):
-  with pytest.raises(InputError, match="holds no tokenizer"):
+  with pytest.raises(InputError, match="a folder needs encoder.json"):
     GPT2Tokenizer(tmp_path)
   monkeypatch.setitem(sys.modules, "tokenizers", None)
   with pytest.raises(InputError, match=r"pip install 'flexmdm_jax\[text\]'"):

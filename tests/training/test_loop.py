@@ -234,7 +234,7 @@ def test_unwritable_directory_is_an_error(tmp_path):
 
 def test_damaged_config_is_an_error(tmp_path):
   (tmp_path / "config.json").write_text("{")
-  with pytest.raises(InputError, match="is damaged"):
+  with pytest.raises(InputError, match="config.json .*line 1"):
     loop_lib.claim_workdir(tmp_path, CONFIG, False)
 
 
