@@ -1,4 +1,4 @@
-"""Hostile files: odd JSON, odd bytes, and a check that refusals are one line."""
+"""Hostile files: odd JSON and bytes, and a check that an error is one line."""
 
 import copy
 import json

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flexmdm_jax.data.tokenizers import CharTokenizer, GPT2Tokenizer
 from flexmdm_jax.errors import InputError
+from tests import fuzz
 from tests.data import tiny_text
 
 
@@ -108,7 +109,7 @@ def test_rejects_number_of_merges(folder, merges):
 
 
 def test_missing_files_and_package(tmp_path, folder, monkeypatch):
-  with pytest.raises(InputError, match="a folder needs encoder.json"):
+  with pytest.raises(InputError, match="a folder needs encoder"):
     GPT2Tokenizer(tmp_path)
   monkeypatch.setitem(sys.modules, "tokenizers", None)
   with pytest.raises(InputError, match=r"pip install 'flexmdm_jax\[text\]'"):
@@ -136,3 +137,28 @@ def test_rejects_characters(characters):
 def test_rejects_ids(id_):
   with pytest.raises(InputError, match=f"the id {id_} is out of range"):
     CharTokenizer("abn").decode([0, id_])
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_folder(tmp_path, examples):
+  tiny_text.write_bpe(tmp_path)
+  merges = (tmp_path / "vocab.bpe").read_bytes()
+
+  def act(content):
+    (tmp_path / "encoder.json").write_bytes(content[0])
+    (tmp_path / "vocab.bpe").write_bytes(content[1])
+    for number in (None, 2):
+      tokenizer = GPT2Tokenizer(tmp_path, number)
+      tokenizer.decode(tokenizer.encode("hello é w##"))
+
+  vocab = tiny_text.bpe_vocab()
+  both = st.tuples(fuzz.contents(vocab), fuzz.spoiled(merges))
+  fuzz.each(examples, both, act)
+  (tmp_path / "encoder.json").unlink()
+
+  def act(content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    GPT2Tokenizer(tmp_path, 2)
+
+  model = {"vocab": vocab, "merges": tiny_text.MERGES}
+  fuzz.each(examples, fuzz.contents({"model": model}), act)
