@@ -11,6 +11,11 @@ class InputError(ValueError):
   any other exception is a defect of ours and keeps its traceback.
   """
 
+  def __str__(self) -> str:
+    """Returns the message on one line, whatever the names in it hold."""
+    text = super().__str__()
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class DivergedError(RuntimeError):
   """Training met a loss or a gradient that is not finite, and stopped."""
