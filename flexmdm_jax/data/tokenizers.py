@@ -406,27 +406,28 @@ def _read_bpe(
   folder: pathlib.Path,
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
   """Reads the ids of the tokens, and the merges in order."""
-  fix = (
-    f"{_COPY}; a folder needs encoder.json and vocab.bpe, vocab.json and"
-    " merges.txt, or tokenizer.json"
-  )
   pairs_of_files = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
   for vocab_name, merges_name in pairs_of_files:
     path = folder / vocab_name
     if path.exists():
-      ids = read_json(path, fix=fix)
-      lines = read_text(folder / merges_name, fix).split("\n")
+      ids = read_json(path, fix=_COPY)
+      lines = read_text(folder / merges_name, _COPY).split("\n")
       # The first line is the version; a merge may begin with "#" too.
       merges = [line for line in lines if not line.startswith("#version")]
       break
   else:
     path = folder / "tokenizer.json"
-    model = read_json(path, {"model": dict}, fix)["model"]
-    with clear_read_errors(path, fix):
+    if not path.exists():
+      raise InputError(
+        f"{folder} holds no tokenizer: it needs encoder.json and vocab.bpe,"
+        " vocab.json and merges.txt, or tokenizer.json."
+      )
+    model = read_json(path, {"model": dict}, _COPY)["model"]
+    with clear_read_errors(path, _COPY):
       require_keys(model, {"vocab": dict, "merges": list})
     ids, merges = model["vocab"], model["merges"]
   merges = [m.split(" ") if isinstance(m, str) else m for m in merges if m]
-  with clear_read_errors(path, fix):
+  with clear_read_errors(path, _COPY):
     for merge in merges:
       if type(merge) is not list or [*map(type, merge)] != [str, str]:
         raise ValueError(f"the merge {merge!r:.60} is not of two tokens")

@@ -29,12 +29,15 @@ from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained import families, retrofit, source, weights
 from flexmdm_jax.pretrained import folder as folders
 from flexmdm_jax.pretrained.source import Source
-from flexmdm_jax.reading import read_json
+from flexmdm_jax.reading import Keys, read_json
 
 _PARAMS, _ABOUT, _SOURCE = "params", "pretrained.json", "source"
 # A device that holds a part of an array reads the chunks that hold the part.
 _CHUNK_BYTES = 32 << 20
 _SAMPLES = 16
+# Keys of the description that the network needs, and its parameters.
+_NETWORK: Keys = {"config": dict, "retrofit": (dict, type(None))}
+_VALUES: Keys = {"samples": dict}
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5"}
 _FILE_BYTES = 5 << 30
 
@@ -92,7 +95,7 @@ def to_hf(
     InputError: `from_hf` did not make the folder; the output cannot be made.
   """
   folder = pathlib.Path(folder)
-  about = _about(folder)
+  about = _about(folder, _NETWORK)
   arrays = _Arrays(folder / _PARAMS)
   model = _model(about, arrays)
   base = families.family_of(about["config"]).table
@@ -135,7 +138,7 @@ def load_model(folder: str | pathlib.Path, **options: Any) -> Transformer:
     InputError: `from_hf` did not make the folder; a field is wrong.
   """
   folder = pathlib.Path(folder)
-  model = _model(_about(folder), _Arrays(folder / _PARAMS))
+  model = _model(_about(folder, _NETWORK), _Arrays(folder / _PARAMS))
   return model.clone(**options)
 
 
@@ -161,7 +164,7 @@ def load(
       array that `abstract` lacks, or one of another shape.
   """
   folder = pathlib.Path(folder).expanduser()
-  _about(folder)
+  _about(folder, _VALUES)
   stored = _Arrays(folder / _PARAMS).shapes
   known = traverse_util.flatten_dict(dict(abstract), sep="/")
   if unknown := set(stored) - set(known):
@@ -212,7 +215,7 @@ def verify(folder: str | pathlib.Path, params: Mapping[str, Any]) -> None:
     InputError: a parameter differs from its tensor.
   """
   folder = pathlib.Path(folder)
-  samples = _about(folder)["samples"]
+  samples = _about(folder, _VALUES)["samples"]
   for path, x in traverse_util.flatten_dict(dict(params), sep="/").items():
     try:
       expected = np.array(samples.get(path), np.float64).reshape(-1)
@@ -400,15 +403,14 @@ def _array_spec(path) -> dict[str, Any]:
   return {"driver": "zarr", "kvstore": kvstore}
 
 
-def _about(folder: pathlib.Path) -> dict[str, Any]:
-  """Reads the description that `from_hf` wrote beside the arrays."""
+def _about(folder: pathlib.Path, keys: Keys) -> dict[str, Any]:
+  """Reads the description that `from_hf` wrote, which must have `keys`."""
   path = folder / _ABOUT
   if not path.exists():
     raise InputError(
       f"{folder} holds no {_ABOUT}: convert a Hugging Face folder with"
       " experiments.convert_llada first."
     )
-  keys = {"config": dict, "retrofit": (dict, type(None)), "samples": dict}
   return read_json(path, keys, "convert the model again")
 
 

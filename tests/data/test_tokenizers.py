@@ -109,7 +109,7 @@ def test_rejects_number_of_merges(folder, merges):
 
 
 def test_missing_files_and_package(tmp_path, folder, monkeypatch):
-  with pytest.raises(InputError, match="a folder needs encoder"):
+  with pytest.raises(InputError, match="holds no tokenizer"):
     GPT2Tokenizer(tmp_path)
   monkeypatch.setitem(sys.modules, "tokenizers", None)
   with pytest.raises(InputError, match=r"pip install 'flexmdm_jax\[text\]'"):
