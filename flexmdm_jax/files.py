@@ -1,6 +1,7 @@
 """Files on disk: written whole, with the versions that made them.
 
-What a full or forbidden disk raises becomes one line that names the fix.
+What a full or forbidden disk raises becomes one line that names the fix. How
+files are read is in `reading`.
 """
 
 import contextlib
@@ -74,6 +75,16 @@ def replace_file(path: str | pathlib.Path, text: str) -> None:
   new = path.with_name(path.name + ".tmp")
   new.write_text(text)
   new.replace(path)
+
+
+def unused(path: pathlib.Path, word: str) -> pathlib.Path:
+  """Returns `path.word-N` with the smallest free N, to move something to."""
+  number = 1
+  while os.path.lexists(
+    aside := path.with_name(f"{path.name}.{word}-{number}")
+  ):
+    number += 1
+  return aside
 
 
 @contextlib.contextmanager

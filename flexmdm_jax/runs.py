@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 
 from flexmdm_jax import memory, paths, schema, settings
 from flexmdm_jax.data.loader import make_loader
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
@@ -23,6 +23,7 @@ from flexmdm_jax.models.parameters import abstract_params
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.prediction import Denoiser
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
+from flexmdm_jax.reading import read_json
 from flexmdm_jax.rows import Start
 from flexmdm_jax.sampling import (
   Placement,
@@ -176,18 +177,33 @@ class Run:
       InputError: there is none, or another version of this package made it.
     """
     path = pathlib.Path(workdir) / "config.json"
+    if not path.exists():
+      raise InputError(
+        f"workdir={workdir} holds no run, as there is no {path.name}: train"
+        " first, with python -m experiments.train."
+      )
+    config = read_json(path)
     try:
-      return cls.from_config(json.loads(path.read_text()))
+      return cls.from_config(config)
     except schema.KeyMismatchError as error:
       raise InputError(
         f"{workdir} was made by another version of flexmdm_jax"
         f" ({path.name}: {str(error).rstrip('.')}): use that version, or train"
         " again in another directory."
       ) from error
-    except (OSError, json.JSONDecodeError) as error:
+    except InputError:
+      raise
+    # A run wrote the settings, so those of a wrong type are damage.
+    except (
+      TypeError,
+      AttributeError,
+      ValueError,
+      ArithmeticError,
+      MemoryError,
+    ) as error:
       raise InputError(
-        f"workdir={workdir} holds no run ({path.name}: {error}): train"
-        " first, with python -m experiments.train."
+        f"{path} cannot be used ({type(error).__name__}: {first_line(error)}):"
+        " give a good copy."
       ) from error
 
   def train_step(

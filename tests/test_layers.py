@@ -17,7 +17,7 @@ LAYERS = [
   {"interpolant"},
   {"prediction", "alignment"},
   {"losses", "paths"},
-  {"mesh", "files", "rows", "metrics"},
+  {"mesh", "files", "reading", "rows", "metrics"},
   {"states", "likelihood", "chunked_loss"},
   {"models"},
   {"memory"},

@@ -22,6 +22,7 @@ from flexmdm_jax.runs import Run
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training import partition
 from flexmdm_jax.vocab import Vocab
+from tests import fuzz
 
 CONFIGS = [maze_41, maze_quickstart, brackets, brackets_quickstart]
 
@@ -292,3 +293,12 @@ def test_model_and_data_must_have_one_vocabulary():
     Run.from_config(config, task)
   with pytest.raises(InputError, match=r"model\.kind='mamba' is unknown"):
     retrofit(kind="mamba")
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_config(tmp_path, examples):
+  def act(content):
+    (tmp_path / "config.json").write_bytes(content)
+    Run.from_workdir(tmp_path)
+
+  fuzz.each(examples, fuzz.contents(settings()), act)

@@ -7,9 +7,13 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from tqdm import tqdm
 
 from flexmdm_jax.errors import InputError
 
@@ -66,6 +70,45 @@ def writable(folder: pathlib.Path) -> Iterator[None]:
       f"cannot write the data set to {folder} ({reason}): choose a data"
       " directory that you may write to, with free space."
     ) from error
+
+
+class Remaining(contextlib.AbstractContextManager):
+  """Display of how far a long preparation is, and of the time left.
+
+  A bar where stderr is a terminal; elsewhere a line of the log at times. None
+  before the first seconds are over: most preparations are shorter.
+  """
+
+  def __init__(self, what: object, total: int, seconds: float = 30.0):
+    """Begins a preparation of `total` units; lines are `seconds` apart."""
+    self._what, self._total, self._seconds = what, total, seconds
+    terminal = sys.stderr.isatty()
+    self._bar = tqdm(
+      desc=str(what),
+      total=total,
+      disable=not terminal,
+      unit_scale=True,
+      dynamic_ncols=True,
+      delay=min(seconds, 5.0),
+      leave=False,
+    )
+    self._began = time.monotonic()
+    self._next = float("inf") if terminal else self._began + seconds
+
+  def report(self, done: int) -> None:
+    """Tells that `done` of the units are done, if it is time to."""
+    self._bar.update(done - self._bar.n)
+    now = time.monotonic()
+    if now >= self._next:
+      self._next = now + self._seconds
+      left = (now - self._began) * (self._total - done) / max(done, 1) / 60
+      share = done / max(self._total, 1)
+      logging.info(
+        "%s: %.0f%%, %.3g minutes left", self._what, 100 * share, left
+      )
+
+  def __exit__(self, *_) -> None:
+    self._bar.close()
 
 
 def damaged(folder: pathlib.Path) -> InputError:

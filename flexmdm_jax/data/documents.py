@@ -2,12 +2,11 @@
 
 A source yields documents, strings that are not blank. A row that holds none is
 skipped and counted by kind: "not_utf8", "not_json", "no_text" (the key is
-missing), "not_string" or "empty".
+missing), "not_string", "empty" or "too_large" (a line of more than 64 MiB).
 """
 
 import abc
 import collections
-import contextlib
 import dataclasses
 import glob
 import gzip
@@ -16,11 +15,17 @@ import json
 import os
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from flexmdm_jax.errors import InputError, first_line
+from flexmdm_jax.data.cache import Remaining
+from flexmdm_jax.errors import InputError, clear_library_errors, first_line
+from flexmdm_jax.reading import (
+  clear_read_errors,
+  lines,
+  open_file,
+  parse_json,
+)
 
 try:
   from compression import zstd  # Python 3.14
@@ -29,10 +34,6 @@ except ImportError:
     from backports import zstd
   except ImportError:
     zstd = None
-
-_DAMAGED = (OSError, EOFError, zlib.error)
-if zstd is not None:
-  _DAMAGED += (zstd.ZstdError,)
 
 Skipped = collections.Counter
 
@@ -90,7 +91,7 @@ class Files(Source):
     """Hash of the files' contents and the key; names do not count."""
     digests = [self.text_key]
     for path in self.paths:
-      with _readable(path), path.open("rb") as file:
+      with clear_read_errors(path), open_file(path) as file:
         digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return _hash(digests)
 
@@ -106,38 +107,41 @@ class Files(Source):
   def rows(self, skipped: Skipped) -> Iterator[dict[str, Any]]:
     """Yields the objects of all files; lines that hold none are counted."""
     for path in self.paths:
-      with _readable(path), _open(path) as file:
-        for line in file:
-          if not line.strip():
-            continue
-          row, fault = _read_line(line)
-          if fault:
-            skipped[fault] += 1
-          else:
-            yield row
+      for line in _lines(path):
+        if line is not None and not line.strip():
+          continue
+        row, fault = _read_line(line)
+        if fault:
+          skipped[fault] += 1
+        else:
+          yield row
 
 
-def _open(path: pathlib.Path) -> BinaryIO:
-  if path.suffix == ".zst":
-    if zstd is None:
-      raise InputError(
-        f"{path} needs the package backports.zstd: pip install"
-        " 'flexmdm_jax[text]'."
-      )
-    return zstd.open(path, "rb")
-  return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _lines(path: pathlib.Path) -> Iterator[bytes | None]:
+  """Yields the lines of a file, decompressed; None for one too large."""
+  with (
+    open_file(path) as packed,
+    Remaining(path, os.fstat(packed.fileno()).st_size) as remaining,
+    clear_library_errors(f"cannot read {path}", "give a whole, readable file"),
+    _unpacked(path, packed) as file,
+  ):
+    for line in lines(file):
+      remaining.report(packed.tell())
+      yield line
 
 
-@contextlib.contextmanager
-def _readable(path: pathlib.Path) -> Iterator[None]:
-  """Makes one InputError of whatever an unreadable file raises."""
-  try:
-    yield
-  except _DAMAGED as error:
+def _unpacked(path: pathlib.Path, packed: BinaryIO) -> BinaryIO:
+  """Opens the content of an open file, decompressed as its name tells."""
+  if path.suffix == ".gz":
+    return gzip.GzipFile(fileobj=packed)
+  if path.suffix != ".zst":
+    return packed
+  if zstd is None:
     raise InputError(
-      f"cannot read {path} ({getattr(error, 'strerror', None) or error}): give"
-      " a whole, readable file."
-    ) from error
+      f"{path} needs the package backports.zstd: pip install"
+      " 'flexmdm_jax[text]'."
+    )
+  return zstd.ZstdFile(packed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,12 +193,14 @@ class Tfds(Source):
         f" {self.name!r} ({first_line(error)}): it must exist, and be prepared"
         " as array_record."
       ) from error
-    for row in rows:
-      text, fault = check_text(row[self.text_key])
-      if fault:
-        skipped[fault] += 1
-      else:
-        yield text
+    with Remaining(self.name, len(rows)) as remaining:
+      for number, row in enumerate(rows):
+        remaining.report(number)
+        text, fault = check_text(row[self.text_key])
+        if fault:
+          skipped[fault] += 1
+        else:
+          yield text
 
   def _builder(self) -> Any:
     import tensorflow_datasets as tfds  # slow to import
@@ -214,13 +220,15 @@ class Tfds(Source):
     return builder
 
 
-def _read_line(line: bytes) -> tuple[dict[str, Any], str | None]:
+def _read_line(line: bytes | None) -> tuple[dict[str, Any], str | None]:
   """Parses a line of JSON to (object, None), or to ({}, fault)."""
+  if line is None:
+    return {}, "too_large"
   try:
-    row = json.loads(line.decode("utf-8-sig"))
+    row = parse_json(line, strict=False)
   except UnicodeDecodeError:
     return {}, "not_utf8"
-  except (ValueError, RecursionError):
+  except ValueError:
     return {}, "not_json"
   return (row, None) if isinstance(row, dict) else ({}, "no_text")
 

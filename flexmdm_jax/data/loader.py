@@ -3,7 +3,7 @@
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from flexmdm_jax.data.mixture import Mixture
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, clear_library_errors
+from flexmdm_jax.reading import require_keys
 from flexmdm_jax.rows import Rows, stack
 
 
@@ -107,6 +108,33 @@ def require_buckets(buckets: Sequence[int], max_length: int) -> None:
     )
 
 
+class Batches(Iterator):
+  """Iterator over the batches of a data set, which are read ahead."""
+
+  def __init__(self, batches: grain.MapDataset):
+    """Begins at the first batch."""
+    self._batches = iter(batches.to_iter_dataset(_READ))
+
+  def __next__(self) -> Rows:
+    return next(self._batches)
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns the position, JSON-ready."""
+    return self._batches.get_state()
+
+  def set_state(self, state: Any) -> None:
+    """Goes to a position.
+
+    Raises:
+      InputError: it is none of this data set.
+    """
+    fix = "give a good copy of the checkpoint, or remove it"
+    with clear_library_errors(f"no position in the data: {state!r:.60}", fix):
+      ours = self._batches.get_state()
+      require_keys(state, {key: type(x) for key, x in ours.items()})
+      self._batches.set_state(state)
+
+
 def make_loader(
   source: Sequence[Any],
   encode: Callable[[Any], Rows],
@@ -116,7 +144,7 @@ def make_loader(
   rows: Sequence[int] | None = None,
   num_epochs: int | None = None,
   buckets: Sequence[int] = (),
-) -> grain.DatasetIterator:
+) -> "Batches":
   """Makes shuffled batches of examples, in another order every epoch.
 
   Step n's global batch holds the same examples in the same rows, however many
@@ -171,9 +199,7 @@ def make_loader(
       first = index * batch_size
       return stack(encode(order[first + row]) for row in rows)
 
-    return iter(
-      grain.MapDataset.range(num_batches).map(read).to_iter_dataset(_READ)
-    )
+    return Batches(grain.MapDataset.range(num_batches).map(read))
 
   # One bucket for all: examples are not cropped.
   buckets = buckets or (max(1, int(source.lengths.max())),)
@@ -195,9 +221,7 @@ def make_loader(
   num_batches = _FOR_EVER
   if num_epochs is not None:
     num_batches = num_epochs * plan.batches_per_epoch
-  return iter(
-    grain.MapDataset.range(num_batches).map(read).to_iter_dataset(_READ)
-  )
+  return Batches(grain.MapDataset.range(num_batches).map(read))
 
 
 # Batches are read ahead; the default, 500 of them, is gigabytes at 1024 tokens.

@@ -26,14 +26,25 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from flexmdm_jax.data.cache import cached_folder, damaged, writable
 from flexmdm_jax.data.documents import Skipped, Source
 from flexmdm_jax.data.splits import SPLITS, content_split, require_split
-from flexmdm_jax.data.tokenizers import CharTokenizer, Tokenizer
+from flexmdm_jax.data.tokenizers import (
+  MOST_CHARACTERS,
+  CharTokenizer,
+  Tokenizer,
+)
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.reading import read_array, read_json, require_keys
 
 LONG_RULES = ("split", "drop")
 # Part of every data set's name: raise it when the files below change.
 _FORMAT = 1
+_METADATA = {
+  "alphabet": (list, type(None)),
+  "bytes": dict,
+  "splits": dict,
+}
 # Documents given to the tokenizer at once, which spreads them over the cores.
 _CHUNK = 1000
+_CHUNK_CHARACTERS = 1 << 24
 
 
 def split_text(
@@ -65,8 +76,8 @@ def split_text(
   pending = [text]
   while pending:
     piece = pending.pop()
-    ids = encode(piece)
-    if len(ids) <= max_length:
+    ids = _encode_short(piece, encode, max_length)
+    if ids is not None and len(ids) <= max_length:
       pieces.append((piece, ids))
     elif cut := _cut(piece, _CUTS if long == "split" else _CUTS[:1]):
       left, right = piece[: cut[0]], piece[cut[1] :]
@@ -79,17 +90,56 @@ def split_text(
   return pieces, dropped
 
 
+def _encode_short(
+  piece: str, encode: Callable[[str], list[int]], max_length: int
+) -> list[int] | None:
+  """Encodes a piece, or returns None once its beginning has too many tokens.
+
+  Halving a text of 8 MB would else read all of it 13 times.
+  """
+  for factor in (4, 16, 64):
+    begin = factor * max_length
+    if len(piece) <= 2 * begin:
+      break
+    # The beginning may end within a token, which then is several.
+    if len(encode(piece[:begin])) > 2 * max_length + MOST_CHARACTERS:
+      return None
+  return encode(piece) if len(piece) <= MOST_CHARACTERS * max_length else None
+
+
 _CUTS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s+"))
 
 
 def _cut(text: str, patterns: Sequence[re.Pattern]) -> tuple[int, int] | None:
   """Finds the place nearest the middle of the first pattern that occurs."""
-  for pattern in patterns:
-    spans = [match.span() for match in pattern.finditer(text)]
-    inside = [(a, b) for a, b in spans if 0 < a and b < len(text)]
-    if inside:
-      return min(inside, key=lambda span: abs(sum(span) - len(text)))
-  return None
+  places = (_nearest(text, pattern) for pattern in patterns)
+  return next(filter(None, places), None)
+
+
+def _nearest(text: str, pattern: re.Pattern) -> tuple[int, int] | None:
+  """Finds the match nearest the middle, the first of two that are as near.
+
+  Args:
+    text: text to search; matches at its ends do not count.
+    pattern: pattern whose matches lie in one run of white space each.
+  """
+  middle, width, size = len(text) // 2, 1000, len(text)
+  while True:
+    begin, end = max(0, middle - width), min(size, middle + width)
+    whole = begin == 0 and end == size
+    if not whole:  # a run that the window cuts does not count
+      window = text[begin:end]
+      right = begin + len(window.rstrip())
+      begin, end = end - len(window.lstrip()), right
+    spans = (match.span() for match in pattern.finditer(text, begin, end))
+    spans = [(a, b) for a, b in spans if 0 < a and b < size]
+    if spans or whole:
+      best = min(spans, key=lambda x: abs(sum(x) - size), default=None)
+      # What lies beyond the window is as far from the middle as its ends.
+      near = min(size - 2 * begin, 2 * end - size)
+      if whole or abs(sum(best) - size) < near:
+        return best
+    width *= 8
 
 
 class TextRecords(Sequence):
@@ -110,8 +160,8 @@ class TextRecords(Sequence):
     """
     self._folder = folder
     with self._readable():
-      self.lengths = np.load(folder / f"{split}.lengths.npy")
-      self._characters = np.load(folder / f"{split}.characters.npy")
+      self.lengths = np.array(read_array(folder / f"{split}.lengths.npy"))
+      self._characters = read_array(folder / f"{split}.characters.npy")
       path = folder / f"{split}.array_record"
       self._source = ArrayRecordDataSource(str(path))
 
@@ -157,10 +207,12 @@ class TextSet:
     self.folder = folder
     self._setting = setting
     try:
-      self.metadata = json.loads((folder / "metadata.json").read_text())
+      self.metadata = read_json(folder / "metadata.json", _METADATA)
+      for split in self.metadata["splits"].values():
+        require_keys(split, {"records": int})
       wanted = self.metadata["bytes"]
       sizes = {name: (folder / name).stat().st_size for name in wanted}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
       raise damaged(folder) from error
     if sizes != wanted:
       raise damaged(folder)
@@ -172,7 +224,7 @@ class TextSet:
       InputError: there is no such split, or it is empty.
     """
     require_split(split)
-    if not self.metadata["splits"].get(split, {}).get("records"):
+    if not self.metadata["splits"].get(split, {"records": 0})["records"]:
       raise InputError(
         f"this text has no {split} documents: set {self._setting}.{split}, or"
         " give more documents."
@@ -246,11 +298,15 @@ def _write(folder, sources, tokenizer, max_length, long, setting) -> None:
   skipped = collections.defaultdict(Skipped)
   writers = {split: _Writer(folder, split) for split in SPLITS}
   documents = _documents(sources, skipped)
-  while chunk := list(itertools.islice(documents, _CHUNK)):
-    encoded = tokenizer.encode_batch([text for _, text in chunk])
-    for (split, text), ids in zip(chunk, encoded, strict=True):
-      pieces, dropped = [(text, ids)], 0
-      if len(ids) > max_length:
+  unread = MOST_CHARACTERS * max_length  # is longer than a record, unread
+  while chunk := _chunk(documents):
+    texts = [text for _, text in chunk if len(text) <= unread]
+    encoded = iter(tokenizer.encode_batch(texts))
+    for split, text in chunk:
+      ids = next(encoded) if len(text) <= unread else None
+      if ids is not None and len(ids) <= max_length:
+        pieces, dropped = [(text, ids)], 0
+      else:
         pieces, dropped = split_text(text, tokenizer.encode, max_length, long)
       if dropped:
         skipped[split]["too_long"] += dropped
@@ -275,6 +331,17 @@ def _write(folder, sources, tokenizer, max_length, long, setting) -> None:
   with writable(folder.parent):
     text = json.dumps(metadata, indent=2) + "\n"
     (folder / "metadata.json").write_text(text)
+
+
+def _chunk(documents: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
+  """Takes the next documents, of which few long ones fill a chunk."""
+  chunk, characters = [], 0
+  for split, text in itertools.islice(documents, _CHUNK):
+    chunk.append((split, text))
+    characters += len(text)
+    if characters > _CHUNK_CHARACTERS:
+      break
+  return chunk
 
 
 def _alphabet(sources: Mapping[str, Source], setting: str) -> set[str]:

@@ -8,13 +8,29 @@ import abc
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, clear_library_errors
+from flexmdm_jax.reading import (
+  clear_read_errors,
+  read_json,
+  read_text,
+  require_keys,
+)
 from flexmdm_jax.vocab import Vocab
+
+# Characters that a token stands for, at most: GPT-2's longest has 128. A text
+# of n times as many is known, unread, to have more than n tokens.
+MOST_CHARACTERS = 256
+# Tokens for each byte of a text, at most: NFKC makes 11 bytes of one.
+_MOST_TOKENS = 16
+# How much longer a normaliser or a decoder may make a text.
+_MOST_GROWTH = 64
+_COPY = "take a good copy"
 
 
 class Tokenizer(abc.ABC):
@@ -134,13 +150,11 @@ class GPT2Tokenizer(Tokenizer):
       tokens = dict.fromkeys([*tokens, *(a + b for a, b in pairs)])
       ids = {token: i for i, token in enumerate(tokens)}
     _require_bytes(ids, tokenizers, folder)
-    try:
+    with clear_library_errors(
+      f"the merges in {folder} do not fit its vocabulary",
+      "take both files from one tokenizer",
+    ):
       bpe = tokenizers.Tokenizer(tokenizers.models.BPE(ids, pairs))
-    except Exception as error:  # the package raises nothing narrower
-      raise InputError(
-        f"the merges in {folder} do not fit its vocabulary ({error}): take"
-        " both files from one tokenizer."
-      ) from error
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
       add_prefix_space=False
     )
@@ -151,7 +165,7 @@ class GPT2Tokenizer(Tokenizer):
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Encodes each text, on all cores."""
-    return [encoding.ids for encoding in self._bpe.encode_batch(list(texts))]
+    return _encode_batch(self._bpe, texts)
 
   def _decode(self, ids):
     return self._bpe.decode(ids)
@@ -197,14 +211,15 @@ class FolderTokenizer(Tokenizer):
         f"{folder} holds no tokenizer.json: set data.tokenizer_folder to the"
         " folder of a Hugging Face model."
       )
+    path = folder / "tokenizer.json"
+    content = read_json(path, {"model": dict}, _COPY)
+    _require_modest(content, path)
     model = _read_object(folder / "config.json")
     told = [
       model,
       _read_object(folder / "tokenizer_config.json"),
       _read_object(folder / "special_tokens_map.json"),
     ]
-    path = folder / "tokenizer.json"
-    content = _read_object(path)
     ids = _load(tokenizers, content, path).get_vocab(with_added_tokens=True)
     self._ids = frozenset(ids.values())
 
@@ -214,7 +229,7 @@ class FolderTokenizer(Tokenizer):
           return settings[f"{name}_token_id"]
         token = settings.get(f"{name}_token")
         token = token.get("content") if isinstance(token, dict) else token
-        if token in ids:
+        if isinstance(token, str) and token in ids:
           return ids[token]
       return None
 
@@ -260,11 +275,13 @@ class FolderTokenizer(Tokenizer):
     )
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """Encodes each text, on all cores."""
-    encodings = self._tokenizer.encode_batch(
-      list(texts), add_special_tokens=False
-    )
-    return [encoding.ids for encoding in encodings]
+    """Encodes each text, on all cores.
+
+    Raises:
+      InputError: the tokenizer fails, or makes far more tokens than a text has
+        bytes.
+    """
+    return _encode_batch(self._tokenizer, texts)
 
   def _mark(self, id_):
     # Special tokens have a text of their own, which is what is shown.
@@ -273,7 +290,8 @@ class FolderTokenizer(Tokenizer):
     return super()._mark(id_) or "[UNUSED]"
 
   def _decode(self, ids):
-    return self._tokenizer.decode(ids, skip_special_tokens=False)
+    with clear_library_errors("the tokenizer cannot decode these ids", _COPY):
+      return self._tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
@@ -316,27 +334,63 @@ def _import_tokenizers() -> Any:
 
 def _load(tokenizers, content: dict[str, Any], path: pathlib.Path) -> Any:
   """Makes the tokenizer of a parsed tokenizer.json."""
-  try:
+  with clear_library_errors(f"{path} is no tokenizer", _COPY):
     return tokenizers.Tokenizer.from_str(json.dumps(content))
-  except Exception as error:  # the package raises nothing narrower
-    raise InputError(
-      f"{path} is no tokenizer ({error}): take a good copy."
-    ) from error
+
+
+def _encode_batch(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+  """Encodes texts; InputError names one that the tokenizer cannot take."""
+  with clear_library_errors("the tokenizer cannot encode these texts", _COPY):
+    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+  rows = [encoding.ids for encoding in encodings]
+  for text, ids in zip(texts, rows, strict=True):
+    # Nearly all are told by their characters, which take no encoding.
+    if len(ids) > _MOST_TOKENS * (len(text) + 1):
+      most = _MOST_TOKENS * (len(text.encode()) + 1)
+      if len(ids) > most:
+        raise InputError(
+          f"the tokenizer makes {len(ids)} tokens of the text that begins"
+          f" {text[:40]!r}, more than {_MOST_TOKENS} for each of its bytes:"
+          " remove that text, or take another tokenizer."
+        )
+  return rows
+
+
+def _require_modest(content: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Refuses a tokenizer that makes texts many times as long.
+
+  Replacements that follow each other multiply: ten of them can fill any
+  memory, and the package cannot be stopped.
+  """
+  for part in ("normalizer", "decoder"):
+    growth = _growth(content.get(part))
+    if growth > _MOST_GROWTH:
+      raise InputError(
+        f"the {part} in {path} may make a text {growth:.3g} times as long, more"
+        f" than {_MOST_GROWTH} times: take another tokenizer."
+      )
+
+
+def _growth(part: Any) -> float:
+  """Bounds how many times as long the replacements of a part make a text."""
+  if isinstance(part, list):
+    return math.prod(map(_growth, part))
+  if not isinstance(part, dict):
+    return 1
+  growth = math.prod(_growth(x) for x in part.values() if isinstance(x, list))
+  new = part.get("content")
+  if part.get("type") != "Replace" or not isinstance(new, str):
+    return growth
+  old = part.get("pattern")
+  old = old.get("String") if isinstance(old, dict) else old
+  # A regular expression may match nothing, beside each character.
+  old = len(old) if isinstance(old, str) and old else 0
+  return max(1, len(new) / old if old else len(new) + 1)
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
   """Reads the object in a file of JSON; empty if there is no file."""
-  try:
-    content = json.loads(path.read_text("utf-8"))
-    if not isinstance(content, dict):
-      raise ValueError("it holds no object")
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError) as error:
-    raise InputError(
-      f"cannot read {path} ({error}): take a good copy."
-    ) from error
-  return content
+  return read_json(path, fix=_COPY) if path.exists() else {}
 
 
 def _vocab(n: int) -> Vocab:
@@ -353,33 +407,35 @@ def _read_bpe(
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
   """Reads the ids of the tokens, and the merges in order."""
   pairs_of_files = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
-  try:
-    for vocab_name, merges_name in pairs_of_files:
-      if (folder / vocab_name).exists():
-        ids = json.loads((folder / vocab_name).read_text("utf-8"))
-        lines = (folder / merges_name).read_text("utf-8").split("\n")
-        # The first line is the version; a merge may begin with "#" too.
-        merges = [line for line in lines if not line.startswith("#version")]
-        break
-    else:
-      model = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-      ids, merges = model["model"]["vocab"], model["model"]["merges"]
-    merges = [m.split(" ") if isinstance(m, str) else m for m in merges if m]
-    pairs = [(a, b) for a, b in merges]
-    if sorted(ids.values()) != list(range(len(ids))):
+  for vocab_name, merges_name in pairs_of_files:
+    path = folder / vocab_name
+    if path.exists():
+      ids = read_json(path, fix=_COPY)
+      lines = read_text(folder / merges_name, _COPY).split("\n")
+      # The first line is the version; a merge may begin with "#" too.
+      merges = [line for line in lines if not line.startswith("#version")]
+      break
+  else:
+    path = folder / "tokenizer.json"
+    if not path.exists():
+      raise InputError(
+        f"{folder} holds no tokenizer: it needs encoder.json and vocab.bpe,"
+        " vocab.json and merges.txt, or tokenizer.json."
+      )
+    model = read_json(path, {"model": dict}, _COPY)["model"]
+    with clear_read_errors(path, _COPY):
+      require_keys(model, {"vocab": dict, "merges": list})
+    ids, merges = model["vocab"], model["merges"]
+  merges = [m.split(" ") if isinstance(m, str) else m for m in merges if m]
+  with clear_read_errors(path, _COPY):
+    for merge in merges:
+      if type(merge) is not list or [*map(type, merge)] != [str, str]:
+        raise ValueError(f"the merge {merge!r:.60} is not of two tokens")
+    if any(type(id_) is not int for id_ in ids.values()) or sorted(
+      ids.values()
+    ) != list(range(len(ids))):
       raise ValueError("its ids are not 0, 1, 2, ...")
-  except OSError as error:
-    raise InputError(
-      f"{folder} holds no tokenizer ({error.strerror}: {error.filename}): it"
-      " needs encoder.json and vocab.bpe, vocab.json and merges.txt, or"
-      " tokenizer.json."
-    ) from error
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(
-      f"the tokenizer in {folder} is damaged, or no BPE ({error}): take a good"
-      " copy."
-    ) from error
-  return ids, pairs
+  return ids, [(a, b) for a, b in merges]
 
 
 def _require_bytes(ids, tokenizers, folder) -> None:

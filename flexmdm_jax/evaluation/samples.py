@@ -1,6 +1,5 @@
 """Records to evaluate on, and the samples that an evaluation judges."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from jaxtyping import Array, Key
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.denoiser import ModelDenoiser
+from flexmdm_jax.reading import read_json_lines
 from flexmdm_jax.runs import Run
 from flexmdm_jax.vocab import Vocab
 
@@ -108,32 +108,19 @@ def read_samples(
     InputError: the file cannot be read or is empty, or a line does not hold
       ids of the vocabulary.
   """
-  try:
-    lines = pathlib.Path(path).read_text().splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(
-      f"cannot read samples={path} ({error}): give a file of"
-      " experiments.sample."
-    ) from error
-  rows = []
-  for number, line in enumerate(lines, 1):
-    try:
-      row = json.loads(line)
-      legal = all(
-        type(token) is int and 0 <= token < vocab.size
-        for token in row["tokens"]
-      )
-    except (ValueError, KeyError, TypeError):
-      legal = False
-    if not legal:
-      raise InputError(
-        f"samples={path}: line {number} does not hold tokens, a list of ids"
-        f" in [0, {vocab.size - 1}]: give a file of experiments.sample on the"
-        " same data."
-      )
-    rows.append(row)
-  if not rows:
+  keys = {"tokens": list, "truncated": (bool, type(None))}
+  fix = "give samples of experiments.sample"
+  sequences, truncated = [], []
+  for number, row in read_json_lines(path, keys, fix):
+    for token in row["tokens"]:
+      if type(token) is not int or not 0 <= token < vocab.size:
+        raise InputError(
+          f"samples={path}: line {number} has the token {token!r}, which is no"
+          f" id in [0, {vocab.size - 1}]: {fix} on the same data."
+        )
+    sequences.append(row["tokens"])
+    truncated.append(row.get("truncated"))
+  if not sequences:
     raise InputError(f"samples={path} is empty: give at least one sample.")
-  truncated = [row.get("truncated") for row in rows]
   share = None if None in truncated else float(np.mean(truncated))
-  return [row["tokens"] for row in rows], share
+  return sequences, share

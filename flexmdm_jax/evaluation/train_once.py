@@ -27,5 +27,5 @@ def train_once(
   if last["step"] < run.loop.num_steps:
     raise SystemExit(0)  # half a training has no score
   _, denoiser = run.restore(workdir)
-  lines = read_metrics(workdir)
+  lines = [x for x in read_metrics(workdir) if "loss" in x]
   return denoiser, ([x["step"] for x in lines], [x["loss"] for x in lines])

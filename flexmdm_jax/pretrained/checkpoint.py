@@ -29,11 +29,15 @@ from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained import families, retrofit, source, weights
 from flexmdm_jax.pretrained import folder as folders
 from flexmdm_jax.pretrained.source import Source
+from flexmdm_jax.reading import Keys, read_json
 
 _PARAMS, _ABOUT, _SOURCE = "params", "pretrained.json", "source"
 # A device that holds a part of an array reads the chunks that hold the part.
 _CHUNK_BYTES = 32 << 20
 _SAMPLES = 16
+# Keys of the description that the network needs, and its parameters.
+_NETWORK: Keys = {"config": dict, "retrofit": (dict, type(None))}
+_VALUES: Keys = {"samples": dict}
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5"}
 _FILE_BYTES = 5 << 30
 
@@ -91,7 +95,7 @@ def to_hf(
     InputError: `from_hf` did not make the folder; the output cannot be made.
   """
   folder = pathlib.Path(folder)
-  about = _about(folder)
+  about = _about(folder, _NETWORK)
   arrays = _Arrays(folder / _PARAMS)
   model = _model(about, arrays)
   base = families.family_of(about["config"]).table
@@ -134,7 +138,7 @@ def load_model(folder: str | pathlib.Path, **options: Any) -> Transformer:
     InputError: `from_hf` did not make the folder; a field is wrong.
   """
   folder = pathlib.Path(folder)
-  model = _model(_about(folder), _Arrays(folder / _PARAMS))
+  model = _model(_about(folder, _NETWORK), _Arrays(folder / _PARAMS))
   return model.clone(**options)
 
 
@@ -160,7 +164,7 @@ def load(
       array that `abstract` lacks, or one of another shape.
   """
   folder = pathlib.Path(folder).expanduser()
-  _about(folder)
+  _about(folder, _VALUES)
   stored = _Arrays(folder / _PARAMS).shapes
   known = traverse_util.flatten_dict(dict(abstract), sep="/")
   if unknown := set(stored) - set(known):
@@ -210,14 +214,22 @@ def verify(folder: str | pathlib.Path, params: Mapping[str, Any]) -> None:
   Raises:
     InputError: a parameter differs from its tensor.
   """
-  samples = _about(pathlib.Path(folder))["samples"]
+  folder = pathlib.Path(folder)
+  samples = _about(folder, _VALUES)["samples"]
   for path, x in traverse_util.flatten_dict(dict(params), sep="/").items():
-    expected = np.reshape(samples[path], -1)
+    try:
+      expected = np.array(samples.get(path), np.float64).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+      expected = np.zeros(0)
     slices, *shape = x.shape if _stacked(path) else (1, *x.shape)
     points = np.stack(_points(shape), axis=-1)
     if _stacked(path):
       points = np.concatenate(
         [np.insert(points, 0, i, axis=1) for i in range(slices)]
+      )
+    if expected.size != len(points):
+      raise InputError(
+        f"{folder / _ABOUT} has no samples of {path}: convert the model again."
       )
     for shard in x.addressable_shards:
       bounds = [
@@ -341,7 +353,7 @@ class _Arrays:
   """Arrays of an Orbax folder, which can be read in part."""
 
   def __init__(self, folder: pathlib.Path):
-    self._folder = folder
+    self.folder = folder
     try:
       with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         tree = checkpointer.metadata(folder.absolute()).item_metadata.tree
@@ -356,7 +368,7 @@ class _Arrays:
     return np.dtype(self._metadata[path].dtype)
 
   def read(self, path: str, index: int | None) -> np.ndarray:
-    spec = _array_spec(self._folder.absolute() / path.replace("/", "."))
+    spec = _array_spec(self.folder.absolute() / path.replace("/", "."))
     array = ts.open(spec, open=True).result()
     return (array if index is None else array[index]).read().result()
 
@@ -391,19 +403,21 @@ def _array_spec(path) -> dict[str, Any]:
   return {"driver": "zarr", "kvstore": kvstore}
 
 
-def _about(folder: pathlib.Path) -> dict[str, Any]:
-  """Reads the description that `from_hf` wrote beside the arrays."""
+def _about(folder: pathlib.Path, keys: Keys) -> dict[str, Any]:
+  """Reads the description that `from_hf` wrote, which must have `keys`."""
   path = folder / _ABOUT
   if not path.exists():
     raise InputError(
       f"{folder} holds no {_ABOUT}: convert a Hugging Face folder with"
       " experiments.convert_llada first."
     )
-  return folders.read_json(path)
+  return read_json(path, keys, "convert the model again")
 
 
 def _model(about: Mapping[str, Any], arrays: _Arrays) -> Transformer:
   model = source.rebuilt(about["config"], about["retrofit"], arrays.shapes)
+  if "embed" not in arrays.shapes:
+    raise InputError(f"{arrays.folder} lacks embed: convert the model again.")
   dtype = arrays.dtype("embed")
   return model.clone(dtype=dtype, param_dtype=dtype)
 

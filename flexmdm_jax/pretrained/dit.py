@@ -8,6 +8,7 @@ import numpy as np
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.pretrained import weights
+from flexmdm_jax.pretrained.family import whole
 from flexmdm_jax.pretrained.weights import Weight
 from flexmdm_jax.vocab import Vocab
 
@@ -77,6 +78,8 @@ def dit_from_torch(
       f"length_head={config['length_head']!r} cannot be converted: choose one"
       f" of {tuple(_DIT_GAP_HEADS)}."
     )
+  for key in wanted[:-1]:
+    whole(key, config[key], 0 if key.endswith("_id") else 1)
   model = DiT(
     vocab=Vocab(config["vocab_size"], config["mask_id"], config["pad_id"]),
     max_length=config["max_length"],

@@ -45,11 +45,12 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
       f"config.json has head_dim={config['head_dim']}, which must be"
       f" hidden_size / num_attention_heads = {head_dim}."
     )
+  num_kv_heads = config.get("num_key_value_heads") or settings["num_heads"]
   ids = [settings.pop(name) for name in ("size", "mask", "pad")]
   return dict(
     settings,
     vocab=Vocab(*ids),
-    num_kv_heads=config.get("num_key_value_heads") or settings["num_heads"],
+    num_kv_heads=family.whole("num_key_value_heads", num_kv_heads),
     qkv_bias=True,
     tied=bool(config.get("tie_word_embeddings")),
   )

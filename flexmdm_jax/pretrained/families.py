@@ -17,12 +17,12 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(config: Mapping[str, Any]) -> Family:
   """Finds the family of a parsed `config.json`; InputError if it has none."""
-  architectures = config.get("architectures") or []
-  for name in architectures:
-    if name in FAMILIES:
-      return FAMILIES[name]
+  architectures = config.get("architectures")
+  for name, family in FAMILIES.items():
+    if isinstance(architectures, list) and name in architectures:
+      return family
   raise InputError(
-    f"config.json has architectures={architectures}: none is of"
+    f"config.json has architectures={architectures!r:.200}: none is of"
     f" {tuple(FAMILIES)}."
   )
 

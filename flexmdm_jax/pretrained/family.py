@@ -7,6 +7,11 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained.weights import Weight
 
+_REAL = ("rotary_base", "norm_epsilon")
+_IDS = ("mask", "pad", "begin")
+# No network is as large; one of a billion layers would be named for hours.
+_MOST, _MOST_LAYERS, _MOST_REAL = 1 << 28, 10_000, 1e30
+
 
 class Family(NamedTuple):
   """Family of pretrained bidirectional Transformers.
@@ -61,9 +66,37 @@ def pick(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     names: the file's keys, by our name.
 
   Raises:
-    InputError: keys are missing.
+    InputError: keys are missing, or a value is out of range.
   """
   missing = [key for key in names.values() if config.get(key) is None]
   if missing:
     raise InputError(f"config.json lacks {', '.join(sorted(missing))}.")
-  return {name: config[key] for name, key in names.items()}
+  found = {}
+  for name, key in names.items():
+    if name in _REAL:
+      found[name] = _real(key, config[key])
+    elif name in _IDS:
+      found[name] = whole(key, config[key], 0)
+    else:
+      most = _MOST_LAYERS if name == "num_layers" else _MOST
+      found[name] = whole(key, config[key], most=most)
+  return found
+
+
+def whole(key: str, value: Any, least: int = 1, most: int | None = None) -> int:
+  """Returns a value of `config.json`; InputError unless it is in range."""
+  most = _MOST if most is None else most
+  if type(value) is not int or not least <= value <= most:
+    raise InputError(
+      f"config.json has {key}={value!r:.60}: it must be a whole number in"
+      f" [{least}, {most}]."
+    )
+  return value
+
+
+def _real(key: str, value: Any) -> float:
+  if type(value) not in (int, float) or not 0 < value < _MOST_REAL:
+    raise InputError(
+      f"config.json has {key}={value!r:.60}: it must be a number above 0."
+    )
+  return value

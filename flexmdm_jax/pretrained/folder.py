@@ -13,13 +13,20 @@ from typing import Any
 
 import ml_dtypes  # numpy reads bfloat16 once it is imported  # noqa: F401
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, clear_library_errors
+from flexmdm_jax.reading import (
+  clear_read_errors,
+  open_file,
+  read_json,
+  require_keys,
+)
 
 RETROFIT_FILE = "retrofit.safetensors"
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_AGAIN = "download it again"
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _NUMPY_NAMES = {theirs: ours for ours, theirs in _DTYPES.items()}
@@ -79,7 +86,7 @@ class Tensors(Mapping[str, np.ndarray]):
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
   """Reads and parses `config.json`; InputError if there is none."""
-  return read_json(pathlib.Path(folder) / "config.json")
+  return read_json(pathlib.Path(folder) / "config.json", fix=_AGAIN)
 
 
 def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -92,8 +99,9 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
   found = sorted(folder.glob("*.safetensors"))
   single = folder / _SINGLE
   if (folder / _INDEX).exists():
-    index = read_json(folder / _INDEX).get("weight_map", {})
-    paths = sorted({folder / name for name in index.values()})
+    keys = {"weight_map": dict}
+    index = read_json(folder / _INDEX, keys, _AGAIN)["weight_map"]
+    paths = sorted({folder / str(name) for name in index.values()})
     if missing := [path.name for path in paths if path not in found]:
       raise InputError(
         f"{folder} lacks {missing[0]}, which its {_INDEX} names: download it"
@@ -119,10 +127,17 @@ def check_tokenizer(folder: pathlib.Path, vocab_size: int) -> None:
   path = pathlib.Path(folder) / "tokenizer.json"
   if not path.exists():
     return
-  tokenizer = read_json(path)
-  vocab = tokenizer.get("model", {}).get("vocab", {})
-  ids = list(vocab.values()) if isinstance(vocab, dict) else range(len(vocab))
-  ids = [*ids, *(x["id"] for x in tokenizer.get("added_tokens", []))]
+  tokenizer = read_json(path, {"model": dict}, _AGAIN)
+  with clear_read_errors(path, _AGAIN):
+    require_keys(tokenizer["model"], {"vocab": (dict, list, type(None))})
+    require_keys(tokenizer, {"added_tokens": (list, type(None))})
+    vocab = tokenizer["model"].get("vocab") or []
+    ids = list(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
+    for token in tokenizer.get("added_tokens") or []:
+      require_keys(token, {"id": int})
+      ids.append(token["id"])
+    if odd := [x for x in ids if type(x) is not int]:
+      raise ValueError(f"the id {odd[0]!r} is no whole number")
   if ids and max(ids) >= vocab_size:
     raise InputError(
       f"{path} has the id {max(ids)}, but the vocabulary of config.json has"
@@ -229,21 +244,10 @@ def _num_bytes(dtype, shape) -> int:
   return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _opened(path: pathlib.Path) -> safe_open:
-  try:
-    return safe_open(path, "numpy")
-  except (SafetensorError, OSError) as error:
-    raise InputError(
-      f"cannot read {path} ({error}): download it again."
-    ) from error
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads the JSON object in a file; InputError if there is none."""
-  try:
-    parsed = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise InputError(f"cannot read {path}: {error}.") from error
-  if not isinstance(parsed, dict):
-    raise InputError(f"{path} must hold one JSON object.")
-  return parsed
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[safe_open]:
+  """Opens a safetensors file; InputError for whatever it raises inside."""
+  open_file(path, _AGAIN).close()
+  with clear_library_errors(f"cannot read {path}", _AGAIN):
+    with safe_open(path, "numpy") as file:
+      yield file

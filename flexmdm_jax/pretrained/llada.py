@@ -45,11 +45,13 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
   )
   settings = family.pick(config, _NAMES)
   # The embedding may be padded beyond the vocabulary; its rows have logits.
-  size = max(config.get("embedding_size") or 0, settings.pop("size"))
+  padded = config.get("embedding_size") or settings["size"]
+  size = max(family.whole("embedding_size", padded), settings.pop("size"))
+  num_kv_heads = config.get("n_kv_heads") or settings["num_heads"]
   return dict(
     settings,
     vocab=Vocab(size, settings.pop("mask"), settings.pop("pad")),
-    num_kv_heads=config.get("n_kv_heads") or settings["num_heads"],
+    num_kv_heads=family.whole("n_kv_heads", num_kv_heads),
     qkv_bias=bool(config.get("include_qkv_bias")),
     tied=bool(config.get("weight_tying")),
   )

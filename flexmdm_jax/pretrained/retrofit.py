@@ -4,10 +4,11 @@ The public retrofit has low-rank updates of q, k, v and the vocabulary head, and
 a softplus head. Ours may have others, or none: a file's metadata tell.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flexmdm_jax.errors import InputError
+from flexmdm_jax.errors import InputError, first_line
 from flexmdm_jax.models.lora import TARGETS, LoRA
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained.weights import Place, Weight
@@ -47,19 +48,23 @@ def retrofitted(
       low-rank updates is `lora_alpha` (the rank, if not given) over the rank.
 
   Raises:
-    InputError: `metadata` has a word in the place of a number.
+    InputError: `metadata` has a word in the place of a number, or one that is
+      out of range.
   """
   try:
     settings = {
       name: kind(metadata[name]) if name in metadata else default
       for name, (default, kind) in _PUBLIC.items()
     }
-  except ValueError as error:
+    for name in ("gap_scale", "time_scale", "lora_alpha"):
+      if settings[name] is not None and not 0 < settings[name] < math.inf:
+        raise ValueError(f"{name}={settings[name]} must be above 0")
+  except (ValueError, TypeError) as error:
     raise InputError(
-      f"the retrofit's metadata cannot be used: {error}."
+      f"the retrofit's metadata cannot be used: {first_line(error)}."
     ) from error
   ranks = {
-    target: shapes[key][0]
+    target: math.prod(shapes[key][:1])
     for target, row in _targets(base).items()
     if (key := _adapter(row, "A").format(0)) in shapes
   }

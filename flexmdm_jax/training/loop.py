@@ -15,10 +15,16 @@ import jax
 
 from flexmdm_jax import schema
 from flexmdm_jax.errors import DivergedError, InputError
-from flexmdm_jax.files import clear_disk_errors, replace_file
+from flexmdm_jax.files import clear_disk_errors, replace_file, unused
+from flexmdm_jax.reading import read_json
 from flexmdm_jax.training import hosts
 from flexmdm_jax.training.checkpoint import Checkpointer, state_bytes
-from flexmdm_jax.training.metrics import MetricsWriter, Progress, read_metrics
+from flexmdm_jax.training.metrics import (
+  MetricsWriter,
+  Progress,
+  Watchdog,
+  read_metrics,
+)
 from flexmdm_jax.training.step import TrainState, TrainStep
 
 # Settings that do not change a run's result: its folders and its devices.
@@ -129,9 +135,19 @@ def train(
     stack.callback(writer.close)
     bar = Progress(loop.num_steps, first, progress)
     stack.callback(bar.close)
+    dog = stack.enter_context(Watchdog(first))
     with hosts.sigterm() as stop:
       step = _run(
-        train_step, data, state, loop, meta, checkpointer, writer, bar, stop
+        train_step,
+        data,
+        state,
+        loop,
+        meta,
+        checkpointer,
+        writer,
+        bar,
+        dog,
+        stop,
       )
   lines = read_metrics(workdir) if hosts.is_first_process() else []
   return {**(lines[-1] if lines else {}), "step": step}
@@ -146,12 +162,14 @@ def _run(
   checkpointer: Checkpointer,
   writer: MetricsWriter,
   bar: Progress,
+  dog: Watchdog,
   stop: Callable[[int], bool],
 ) -> int:
   """Runs updates from `state` on; returns their number since the start."""
   step = int(state.step)
   stopped = False
   while step < loop.num_steps and not stopped:
+    dog.step = step + 1
     batch = jax.tree.map(
       lambda x: jax.make_array_from_process_local_data(
         train_step.batch_sharding, x
@@ -201,9 +219,17 @@ def require_own(
     move that aside.
 
   Raises:
-    InputError: it belongs to a run of other settings, or cannot be a directory.
+    InputError: it belongs to a run of other settings, its config.json is
+      damaged, or it or a folder in it cannot be a directory.
   """
   path = workdir / "config.json"
+  for name in ("checkpoints", "tensorboard"):
+    there = workdir / name
+    if os.path.lexists(there) and not there.is_dir():
+      raise InputError(
+        f"{there} must be a folder, but is none: move it away, or choose"
+        " another workdir."
+      )
   try:
     if not path.exists():
       there = workdir
@@ -212,14 +238,10 @@ def require_own(
       if not there.is_dir() or not os.access(there, os.W_OK):
         raise PermissionError(13, f"{there} is no directory you may write to")
       return True
-    stored = json.loads(path.read_text())
-    differing = differing_keys(stored, config)
-  except json.JSONDecodeError as error:
-    raise InputError(
-      f"{path} is damaged ({error}): choose another workdir."
-    ) from error
   except OSError as error:
     raise _cannot_write(workdir, error) from error
+  stored = read_json(path, fix="give a good copy, or choose another workdir")
+  differing = differing_keys(stored, config)
   if differing and not overwrite:
     raise InputError(
       f"{workdir} was made with another config, which differs in"
@@ -240,7 +262,7 @@ def claim_workdir(
   own = require_own(workdir, config, overwrite)
   try:
     if not own:
-      aside = _unused(workdir)
+      aside = unused(workdir, "old")
       workdir.rename(aside)
       logging.warning("moved the earlier run to %s", aside)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -331,11 +353,3 @@ def require_room(folder: pathlib.Path, num_bytes: int) -> None:
       f"the disk of {folder} has {free / 1e9:.2f} GB free, the checkpoints need"
       f" {num_bytes / 1e9:.2f} GB: free some space or lower train.keep."
     )
-
-
-def _unused(path: pathlib.Path) -> pathlib.Path:
-  """Returns `path.old-N` with the smallest free N."""
-  number = 1
-  while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
-    number += 1
-  return aside

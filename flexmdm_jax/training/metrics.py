@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import sys
+import threading
 import time
 
 import jax
@@ -13,14 +15,23 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
-from flexmdm_jax.files import replace_file
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.files import replace_file, unused
+from flexmdm_jax.reading import (
+  clear_read_errors,
+  lines,
+  open_file,
+  parse_json,
+  require_keys,
+)
 
 
 class MetricsWriter:
   """Writes `metrics.jsonl` and `tensorboard/` in a work directory.
 
   A resumed run first drops the lines beyond the step that it resumes from, so
-  that both hold each step once. Only process 0 writes.
+  that both hold each step once. A `metrics.jsonl` with damaged lines, or that
+  is no file, is moved aside. Only process 0 writes.
   """
 
   def __init__(self, workdir: pathlib.Path, step: int):
@@ -28,9 +39,18 @@ class MetricsWriter:
     if not self._active:
       return
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    kept = []
-    if path.exists():
-      kept = [line for line in _whole_lines(path) if line["step"] <= step]
+    there, problem = _read(path)
+    if problem:
+      aside = unused(path, "damaged")
+      path.rename(aside)
+      logging.warning(
+        "%s: %s; moved to %s, the new file has its %d whole lines",
+        path,
+        problem,
+        aside.name,
+        len(there),
+      )
+    kept = [line for line in there if line["step"] <= step]
     text = "".join(json.dumps(line) + "\n" for line in kept)
     replace_file(path, text)
     self._file = path.open("a", buffering=1)
@@ -65,19 +85,33 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
-  """Reads the lines of a run's `metrics.jsonl`."""
-  return _whole_lines(pathlib.Path(workdir) / "metrics.jsonl")
+  """Reads the whole lines of a run's `metrics.jsonl`; empty without one."""
+  return _read(pathlib.Path(workdir) / "metrics.jsonl")[0]
 
 
-def _whole_lines(path: pathlib.Path) -> list[dict]:
-  """Reads the lines that parse: a killed process may leave half a line."""
-  lines = []
-  for line in path.read_text().splitlines():
-    try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return lines
+def _read(path: pathlib.Path) -> tuple[list[dict], str]:
+  """Reads the whole lines of a file of metrics.
+
+  Returns:
+    The lines, and what is wrong with the others; "" if nothing is. That the
+    last line is half a one is not wrong: a killed process may leave it so.
+  """
+  rows, problem = [], ""
+  if not os.path.lexists(path):
+    return rows, problem
+  try:
+    with open_file(path) as file, clear_read_errors(path):
+      for number, line in enumerate(lines(file), 1):
+        try:
+          row = parse_json(line or b"", strict=False)
+          require_keys(row, {"step": int})
+          rows.append(row)
+        except ValueError:
+          if line is None or line.endswith(b"\n"):
+            problem = problem or f"line {number} is damaged"
+  except InputError as error:
+    problem = str(error)
+  return rows, problem
 
 
 class Progress:
@@ -132,3 +166,43 @@ class Progress:
   def close(self) -> None:
     """Ends the bar, which stays on the screen as it is."""
     self._bar.close()
+
+
+class Watchdog(contextlib.AbstractContextManager):
+  """Thread that tells of a step that takes minutes, while it is taken.
+
+  It looks at `step` now and then: the loop's only work is to set that.
+
+  Attributes:
+    step: the updates begun.
+  """
+
+  def __init__(self, step: int, seconds: float = 180.0):
+    """Tells of a step first after `seconds`, then each time it has doubled."""
+    self.step = step
+    self._seconds = seconds
+    self._closed = threading.Event()
+    self._thread = threading.Thread(target=self._watch, daemon=True)
+
+  def __enter__(self) -> "Watchdog":
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._closed.set()
+    self._thread.join()
+
+  def _watch(self) -> None:
+    seen, began, told = self.step, time.monotonic(), self._seconds
+    while not self._closed.wait(self._seconds / 20):
+      now = time.monotonic()
+      if self.step != seen:
+        seen, began, told = self.step, now, self._seconds
+      elif now - began >= told:
+        logging.warning(
+          "step %d has taken %.3g minutes: compiling, saving, or waiting for"
+          " data or a device",
+          seen,
+          (now - began) / 60,
+        )
+        told *= 2

@@ -7,9 +7,12 @@ import json
 import pytest
 import tensorflow_datasets as tfds
 
+from flexmdm_jax import reading
 from flexmdm_jax.data import documents
-from flexmdm_jax.data.documents import Files, Tfds, zstd
+from flexmdm_jax.data.cache import Remaining
+from flexmdm_jax.data.documents import Files, Skipped, Tfds, zstd
 from flexmdm_jax.errors import InputError
+from tests import fuzz
 from tests.data.tiny_text import write_jsonl
 
 BAD_LINES = {
@@ -156,3 +159,38 @@ def test_tfds_rejects(prose):
     read(Tfds.parse(f"{prose}:test"))
   with pytest.raises(InputError, match="no feature 'body'"):
     read(Tfds(prose, "train", "body"))
+
+
+def test_a_long_line_and_a_deep_one_are_counted(tmp_path, monkeypatch):
+  monkeypatch.setattr(reading, "_LINE_BYTES", 10_000)
+  deep = '{"text": ' + "[" * 2000 + "]" * 2000 + "}"
+  texts = [json.dumps({"text": text}) for text in ("a" * 20_000, "good")]
+  path = tmp_path / "a.jsonl.gz"
+  path.write_bytes(gzip.compress("\n".join([deep, *texts]).encode()))
+  skipped = Skipped()
+  assert [*Files((path,)).documents(skipped)] == ["good"]
+  assert skipped == {"too_large": 1, "not_json": 1}
+
+
+def test_how_long_it_takes_is_told(tmp_path, caplog):
+  with caplog.at_level("INFO"), Remaining("a.jsonl", 100, 0.0) as remaining:
+    remaining.report(50)
+  assert "a.jsonl: 50%, " in caplog.text and "minutes left" in caplog.text
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_any_bytes(tmp_path, suffix, examples):
+  path = tmp_path / f"a.jsonl{suffix}"
+  lines = b'{"text": "a"}\n{"text": ["b"]}\n[1, {"c": NaN}]\n' * 3
+  pack = {"": bytes, ".gz": gzip.compress}
+  if documents.zstd is not None:
+    pack[".zst"] = documents.zstd.compress
+
+  def act(content):
+    path.write_bytes(content)
+    files = Files((path,))
+    files.fingerprint()
+    assert all(isinstance(x, str) for x in files.documents(Skipped()))
+
+  fuzz.each(examples, fuzz.spoiled(pack.get(suffix, bytes)(lines)), act)

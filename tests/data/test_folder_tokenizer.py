@@ -11,6 +11,7 @@ from flexmdm_jax.data.tokenizers import FolderTokenizer, GPT2Tokenizer
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import AnchorLayout
 from flexmdm_jax.vocab import Vocab
+from tests import fuzz
 from tests.data import tiny_text
 
 
@@ -120,7 +121,11 @@ def test_agrees_with_the_reader_of_gpt_2(tmp_path, tokenizer):
   [
     ("tokenizer.json", "{", "cannot read .*tokenizer.json"),
     ("tokenizer.json", {"model": {"vocab": {}}}, "is no tokenizer"),
-    ("config.json", [], r"cannot read .*config.json \(it holds no object"),
+    (
+      "config.json",
+      [],
+      r"cannot read .*config.json \(it holds no object but a list",
+    ),
     ("config.json", {"vocab_size": 270}, "the mask token: set data.mask_id"),
     (
       "config.json",
@@ -165,3 +170,43 @@ def test_folders_that_do_not_fit(tmp_path, name, content, message):
 def test_folders_without_a_tokenizer(tmp_path):
   with pytest.raises(InputError, match=r"holds no tokenizer\.json"):
     FolderTokenizer(tmp_path)
+
+
+REPLACE = {"type": "Replace", "pattern": {"String": "q"}, "content": "q" * 50}
+
+
+@pytest.mark.parametrize("part", ["normalizer", "decoder"])
+def test_texts_are_not_multiplied(tmp_path, part):
+  tiny_text.write_model_folder(tmp_path)
+  content = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+  inner = "normalizers" if part == "normalizer" else "decoders"
+  # Of "q" these make 50^9 characters, which fill any memory.
+  many = {"type": "Sequence", inner: [REPLACE] * 9}
+  write(tmp_path, "tokenizer.json", {**content, part: many})
+  with pytest.raises(InputError, match=rf"the {part} in .* 1.95e\+15 times"):
+    FolderTokenizer(tmp_path)
+
+
+def test_a_text_of_far_too_many_tokens_is_named(tmp_path):
+  tiny_text.write_model_folder(tmp_path)
+  content = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+  write(tmp_path, "tokenizer.json", {**content, "normalizer": REPLACE})
+  tokenizer = FolderTokenizer(tmp_path)
+  assert len(tokenizer.encode("bqb")) == 52
+  with pytest.raises(InputError, match=r"500 tokens .* begins 'qqqqqqqqqq'"):
+    tokenizer.encode_batch(["b", "q" * 10])
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_folder(tmp_path, examples):
+  tiny_text.write_model_folder(tmp_path)
+  for name in ("tokenizer.json", "config.json"):
+    good = (tmp_path / name).read_bytes()
+
+    def act(content, path=tmp_path / name):
+      path.write_bytes(content)
+      tokenizer = FolderTokenizer(tmp_path)
+      tokenizer.decode(tokenizer.encode("hello é <|endoftext|> w##"))
+
+    fuzz.each(examples, fuzz.contents(json.loads(good)), act)
+    (tmp_path / name).write_bytes(good)

@@ -250,3 +250,11 @@ def test_rejects_buckets(buckets, message):
     bucketed(buckets=buckets)
   with pytest.raises(InputError, match="must be lengths"):
     plan(buckets=())
+
+
+@pytest.mark.parametrize(
+  "state", [None, [], {}, {"next_index": "1"}, {"next_index": -4}]
+)
+def test_a_position_that_is_none_is_refused(state):
+  with pytest.raises(InputError, match="no position in the data: "):
+    loader().set_state(state)

@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexmdm_jax.data import records
 from flexmdm_jax.data.documents import Files, Source
-from flexmdm_jax.data.records import prepare, split_text
+from flexmdm_jax.data.records import TextSet, prepare, split_text
 from flexmdm_jax.data.splits import SPLITS
 from flexmdm_jax.data.tokenizers import CharTokenizer
 from flexmdm_jax.errors import InputError
+from tests import fuzz
 from tests.data.tiny_text import write_jsonl
 
 LETTERS = CharTokenizer("abcdefghijklmnopqrstuvwxyz \n")
@@ -295,3 +297,54 @@ def test_metadata_is_json(tmp_path):
   stored = json.loads((made.folder / "metadata.json").read_text())
   assert stored["tokenizer"] == LETTERS.fingerprint
   assert stored["max_length"] == 4 and stored["long"] == "split"
+
+
+def test_one_enormous_line_is_read_a_few_times():
+  read = 0
+
+  def encode(text):
+    nonlocal read
+    read += len(text)
+    return list(range(len(text)))
+
+  text = "a b\n" * 100_000
+  pieces, dropped = split_text(text, encode, 1000)
+  assert not dropped and sum(len(ids) for _, ids in pieces) > 390_000
+  # All halves of all sizes would be nine times the text.
+  assert read < 5 * len(text)
+  read = 0
+  assert split_text("a" * 10**7, encode, 1000, "drop") == ([], 1)
+  assert read < 10**5
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+  parts=st.lists(st.text(" \na", max_size=4) | st.just("a" * 900), max_size=9),
+  repeats=st.integers(1, 900),
+)
+def test_the_nearest_cut_is_found_without_all_cuts(parts, repeats):
+  text = "".join(part * repeats for part in parts)[:50_000]
+  for pattern in records._CUTS:
+    spans = [match.span() for match in pattern.finditer(text)]
+    inside = [(a, b) for a, b in spans if 0 < a and b < len(text)]
+    nearest = min(inside, key=lambda x: abs(sum(x) - len(text)), default=None)
+    assert records._nearest(text, pattern) == nearest
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_metadata_and_arrays(tmp_path, examples):
+  sources = given_files(tmp_path, train=["one"] * 3, test=["two"])
+  folder = prepare(tmp_path, sources, LETTERS, max_length=4).folder
+
+  def act(content):
+    path.write_bytes(content)
+    text_set = TextSet(folder)
+    for split in ("train", "test"):
+      assert text_set.records(split)[0]["tokens"].dtype == np.int32
+
+  path = folder / "metadata.json"
+  good = path.read_bytes()
+  fuzz.each(examples, fuzz.contents(json.loads(good)), act)
+  path.write_bytes(good)
+  path = folder / "train.lengths.npy"
+  fuzz.each(examples, fuzz.spoiled(path.read_bytes()), act)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flexmdm_jax.data.tokenizers import CharTokenizer, GPT2Tokenizer
 from flexmdm_jax.errors import InputError
+from tests import fuzz
 from tests.data import tiny_text
 
 
@@ -85,12 +86,12 @@ def spoil(folder, name, change):
 @pytest.mark.parametrize(
   ("name", "change", "message"),
   [
-    ("encoder.json", lambda text: text[:50], "is damaged"),
-    ("encoder.json", lambda text: "[]", "is damaged"),
+    ("encoder.json", lambda text: text[:50], "cannot read .*line 1"),
+    ("encoder.json", lambda text: "[]", "no object but a list"),
     ("encoder.json", lambda text: '{"a": 0}', "255 of the 256 bytes"),
     ("encoder.json", lambda text: text.replace("17,", "999,"), "0, 1, 2"),
     ("vocab.bpe", lambda text: text + "x y\n", "do not fit its vocabulary"),
-    ("vocab.bpe", lambda text: text + "x y z\n", "is damaged"),
+    ("vocab.bpe", lambda text: text + "x y z\n", "not of two tokens"),
   ],
 )
 def test_garbled_files_are_named(tmp_path, name, change, message):
@@ -136,3 +137,28 @@ def test_rejects_characters(characters):
 def test_rejects_ids(id_):
   with pytest.raises(InputError, match=f"the id {id_} is out of range"):
     CharTokenizer("abn").decode([0, id_])
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_folder(tmp_path, examples):
+  tiny_text.write_bpe(tmp_path)
+  merges = (tmp_path / "vocab.bpe").read_bytes()
+
+  def act(content):
+    (tmp_path / "encoder.json").write_bytes(content[0])
+    (tmp_path / "vocab.bpe").write_bytes(content[1])
+    for number in (None, 2):
+      tokenizer = GPT2Tokenizer(tmp_path, number)
+      tokenizer.decode(tokenizer.encode("hello é w##"))
+
+  vocab = tiny_text.bpe_vocab()
+  both = st.tuples(fuzz.contents(vocab), fuzz.spoiled(merges))
+  fuzz.each(examples, both, act)
+  (tmp_path / "encoder.json").unlink()
+
+  def act(content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    GPT2Tokenizer(tmp_path, 2)
+
+  model = {"vocab": vocab, "merges": tiny_text.MERGES}
+  fuzz.each(examples, fuzz.contents({"model": model}), act)

@@ -7,6 +7,7 @@ import pytest
 import flexmdm_jax as fm
 from flexmdm_jax.pretrained import FAMILIES, model_from_config
 from flexmdm_jax.pretrained.families import places_of
+from tests import fuzz
 
 DREAM = dict(
   architectures=["DreamModel"],
@@ -96,3 +97,37 @@ def test_config_is_the_inverse_of_settings(name, golden):
 def test_errors(changes, named):
   with pytest.raises(fm.InputError, match=named):
     model_from_config({**DREAM, **changes})
+
+
+@pytest.mark.parametrize(
+  ("changes", "named"),
+  [
+    ({"rope_theta": -1}, "rope_theta=-1"),
+    ({"rope_theta": float("nan")}, "rope_theta=nan"),
+    ({"rms_norm_eps": 0}, "rms_norm_eps=0"),
+    ({"rms_norm_eps": "1e-6"}, "rms_norm_eps='1e-6'"),
+    ({"hidden_size": "3584"}, "hidden_size='3584'"),
+    ({"intermediate_size": 18944.0}, "intermediate_size=18944.0"),
+    ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000"),
+    ({"num_attention_heads": 0}, "num_attention_heads=0"),
+    ({"num_key_value_heads": [4]}, r"num_key_value_heads=\[4\]"),
+    ({"bos_token_id": True}, "bos_token_id=True"),
+    ({"architectures": 5}, "architectures=5"),
+    ({"architectures": [["DreamModel"]]}, "none is of"),
+  ],
+)
+def test_values_that_no_network_has(changes, named):
+  with pytest.raises(fm.InputError, match=named):
+    model_from_config({**DREAM, **changes})
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_config(name, golden, examples):
+  config = DREAM if name == "DreamModel" else golden("llada_tiny/config.json")
+
+  def act(changed):
+    if isinstance(changed, dict):  # reading sees to that
+      model_from_config(changed)
+
+  fuzz.each(examples, fuzz.changed(config), act)

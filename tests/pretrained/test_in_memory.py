@@ -1,5 +1,7 @@
 """Folders there and back; tests/models/test_transformer.py has the parity."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -8,6 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import flexmdm_jax as fm
+from flexmdm_jax.pretrained.folder import (
+  Tensors,
+  check_tokenizer,
+  weight_files,
+)
+from tests import fuzz
 from tests.pretrained import hf
 
 RETROFIT = hf.GOLDEN / "retrofit.safetensors"
@@ -149,3 +157,71 @@ def test_bad_outputs(tmp_path):
   assert (tmp_path / "file").read_text() == ""
   with pytest.raises(fm.InputError, match="begin=3"):
     fm.convert.llada_to_hf(model.clone(begin=3), params, tmp_path / "out")
+
+
+def header(content, length=None, data=b"\0" * 16):
+  content = json.dumps(content).encode()
+  length = len(content) if length is None else length
+  return length.to_bytes(8, "little") + content + data
+
+
+TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+HEADER = {"a": TENSOR, "b": {**TENSOR, "data_offsets": [8, 16]}}
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    header(HEADER, length=2**63),
+    header(HEADER, length=10**6),
+    header({**HEADER, "b": {**TENSOR, "data_offsets": [4, 12]}}),
+    header({**HEADER, "a": {**TENSOR, "data_offsets": [8, 0]}}),
+    header({**HEADER, "a": {**TENSOR, "dtype": "F33"}}),
+    header({**HEADER, "a": {**TENSOR, "shape": [float("nan")]}}),
+    header({**HEADER, "a": {**TENSOR, "shape": [2**62, 2**62]}}),
+    header({**HEADER, "a": {**TENSOR, "shape": [3]}}),
+    header(HEADER, data=b""),
+    b"",
+  ],
+)
+def test_headers_that_lie(tmp_path, content):
+  path = tmp_path / "model.safetensors"
+  path.write_bytes(content)
+  with pytest.raises(fm.InputError, match=r"cannot read .*download it again"):
+    Tensors([path])
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_header(tmp_path, examples):
+  path = tmp_path / "model.safetensors"
+
+  def act(content):
+    path.write_bytes(content)
+    tensors = Tensors([path])
+    for key, dtype in tensors.dtypes.items():
+      if dtype is not None:
+        assert tensors[key].shape == tensors.shapes[key]
+
+  fuzz.each(examples, fuzz.changed(HEADER).map(header), act)
+  fuzz.each(examples, fuzz.spoiled(header(HEADER)), act)
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+@pytest.mark.parametrize("name", ["index", "tokenizer"])
+def test_any_file_beside_the_weights(tmp_path, name, examples):
+  folder = hf.copy(tmp_path / "in", shards=2)
+  model = {"vocab": {"a": 0, "b": 1}}
+  content = {"model": model, "added_tokens": [{"id": 2, "content": "c"}]}
+  path = folder / "tokenizer.json"
+  if name == "index":
+    path = folder / hf.INDEX
+    content = json.loads(path.read_text())
+    # A few keys stand for all.
+    content["weight_map"] = dict([*content["weight_map"].items()][:3])
+
+  def act(content):
+    path.write_bytes(content)
+    weight_files(folder)
+    check_tokenizer(folder, 3)
+
+  fuzz.each(examples, fuzz.contents(content), act)

@@ -3,6 +3,7 @@ import os
 import pathlib
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
@@ -12,8 +13,9 @@ from flexmdm_jax.errors import DivergedError, InputError
 from flexmdm_jax.training import loop as loop_lib
 from flexmdm_jax.training.checkpoint import Checkpointer, restore_ema
 from flexmdm_jax.training.loop import LoopConfig, train
-from flexmdm_jax.training.metrics import MetricsWriter, read_metrics
+from flexmdm_jax.training.metrics import MetricsWriter, Watchdog, read_metrics
 from flexmdm_jax.training.optimizer import OptimizerConfig
+from tests import fuzz
 from tests.training import tiny
 
 CONFIG = {"model": {"width": 16}, "seed": 0}
@@ -234,7 +236,7 @@ def test_unwritable_directory_is_an_error(tmp_path):
 
 def test_damaged_config_is_an_error(tmp_path):
   (tmp_path / "config.json").write_text("{")
-  with pytest.raises(InputError, match="is damaged"):
+  with pytest.raises(InputError, match=r"config\.json .*line 1"):
     loop_lib.claim_workdir(tmp_path, CONFIG, False)
 
 
@@ -291,3 +293,54 @@ def test_paths_may_be_relative(train_step, tmp_path, monkeypatch):
   loop = LoopConfig(num_steps=1, report_every=1, checkpoint_every=1)
   train(train_step, tiny.data, pathlib.Path("work"), loop, CONFIG)
   assert (tmp_path / "work" / "checkpoints" / "1").is_dir()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, train_step, name):
+  (tmp_path / name).write_text("")
+  with pytest.raises(InputError, match=f"{name} must be a folder"):
+    train(train_step, lambda: 1 / 0, tmp_path, LOOP, CONFIG)
+
+
+def metrics_of(workdir, step=9):
+  MetricsWriter(workdir, step).close()
+  return [line["step"] for line in read_metrics(workdir)]
+
+
+def test_damaged_metrics_are_moved_aside(tmp_path, caplog):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1}\n{"step": "2"}\n{"step": 3}\n')
+  assert metrics_of(tmp_path) == [1, 3]
+  assert "line 2 is damaged; moved to metrics.jsonl.damaged-1" in caplog.text
+  # What a killed process left is no damage.
+  path.write_text('{"step": 1}\n{"st')
+  assert metrics_of(tmp_path) == [1]
+  path.unlink()
+  path.mkdir()
+  assert metrics_of(tmp_path) == []
+  path.unlink()  # the new file
+  os.mkfifo(path)
+  assert metrics_of(tmp_path) == []
+  assert (tmp_path / "metrics.jsonl.damaged-2").is_dir()
+  assert (tmp_path / "metrics.jsonl.damaged-3").is_fifo()
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_metrics_and_config(tmp_path, examples):
+  def act(content):
+    (tmp_path / "metrics.jsonl").write_bytes(content * 2)
+    assert all(type(x["step"]) is int for x in read_metrics(tmp_path))
+    (tmp_path / "config.json").write_bytes(content)
+    loop_lib.require_own(tmp_path, CONFIG, True)
+
+  fuzz.each(examples, fuzz.contents({**CONFIG, "step": 3}), act)
+
+
+def test_a_long_step_is_told_of(caplog):
+  with Watchdog(4, seconds=0.1) as dog:
+    time.sleep(0.5)
+    dog.step = 5
+    time.sleep(0.02)
+  told = [x for x in caplog.messages if x.startswith("step 4 has taken")]
+  assert 1 <= len(told) <= 3 and "waiting for data" in told[0]
+  assert "step 5" not in caplog.text

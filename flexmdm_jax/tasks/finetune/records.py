@@ -11,7 +11,8 @@ import numpy as np
 from flexmdm_jax.data.cache import damaged, writable
 from flexmdm_jax.data.documents import Skipped
 from flexmdm_jax.data.splits import SPLITS
-from flexmdm_jax.data.tokenizers import Tokenizer
+from flexmdm_jax.data.tokenizers import MOST_CHARACTERS, Tokenizer
+from flexmdm_jax.reading import read_array
 from flexmdm_jax.tasks.finetune.formats import Parts
 
 # Part of the name of each cached folder: another format has another folder.
@@ -37,6 +38,14 @@ def tokenise(
     skipped: counts what is left out, as "too_long".
   """
   tables = {split: (array.array("i"), array.array("i")) for split in SPLITS}
+
+  def short(example):
+    if sum(map(len, example[2])) <= MOST_CHARACTERS * max_length:
+      return True
+    skipped["too_long"] += 1
+    return False
+
+  examples = filter(short, examples)
   while chunk := list(itertools.islice(examples, _CHUNK)):
     texts = itertools.chain.from_iterable(parts for _, _, parts in chunk)
     encoded = tokenizer.encode_batch(list(texts))
@@ -75,12 +84,14 @@ class HoleRecords(Sequence):
   def __init__(self, folder: pathlib.Path, split: str):
     """Opens a split; InputError if it is damaged."""
     try:
-      self._tokens = np.load(folder / f"{split}.tokens.npy", mmap_mode="r")
-      self._spans = np.load(folder / f"{split}.spans.npy")
-      self._begins = np.cumsum([0, *self._spans[:, 2]])
-      if self._begins[-1] != len(self._tokens):
-        raise ValueError
-    except (OSError, ValueError, IndexError) as error:
+      self._tokens = read_array(folder / f"{split}.tokens.npy")
+      self._spans = np.array(read_array(folder / f"{split}.spans.npy", ndim=2))
+      begin, end, length, _ = self._spans.T
+      self._begins = np.cumsum([0, *length])
+      holes = (begin >= 0) & (end >= begin) & (length >= end)
+      if self._begins[-1] != len(self._tokens) or not holes.all():
+        raise ValueError("its holes do not fit its tokens")
+    except ValueError as error:
       raise damaged(folder) from error
     self.lengths = self._spans[:, 2]
 
