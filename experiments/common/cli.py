@@ -1,5 +1,6 @@
 """Helpers of the command line tools: errors in one line, and exit codes."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -10,7 +11,14 @@ import jax
 from absl import app, flags
 
 from experiments.common import compilation_cache
+from flexmdm_jax import checksums
 from flexmdm_jax.errors import DivergedError, InputError
+
+_VERIFY = flags.DEFINE_bool(
+  "verify_checkpoints",
+  True,
+  "Compare checkpoints and converted weights with their checksums.",
+)
 
 # Of several processes one that fails waits so long for the others to end too.
 _WAIT_SECONDS = 10
@@ -35,7 +43,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
           f"unexpected argument {argv[1]!r}: flags start with --"
         )
       compilation_cache.turn_on()
-      return main(argv)
+      with contextlib.ExitStack() as stack:
+        if not _VERIFY.value:
+          stack.enter_context(checksums.unverified())
+        return main(argv)
     except InputError as error:
       return leave(fail(error, 2))
     except DivergedError as error:
@@ -45,8 +56,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
       raise
 
   # A main's --help lists its key flags.
-  flag = flags.FLAGS["compilation_cache"]
-  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  for name in ("compilation_cache", _VERIFY.name):
+    flag = flags.FLAGS[name]
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(guarded, flags_parser=parse)
 
 

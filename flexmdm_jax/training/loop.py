@@ -17,6 +17,7 @@ from flexmdm_jax.errors import DivergedError, InputError
 from flexmdm_jax.files import clear_disk_errors, replace_file
 from flexmdm_jax.training import hosts
 from flexmdm_jax.training.checkpoint import Checkpointer, state_bytes
+from flexmdm_jax.training.lock import Lock
 from flexmdm_jax.training.metrics import MetricsWriter, Progress, read_metrics
 from flexmdm_jax.training.step import TrainState, TrainStep
 
@@ -100,8 +101,9 @@ def train(
 
   Raises:
     InputError: the directory belongs to another config, cannot be written, has
-      no room, or is not the same for every process; no checkpoint in it can be
-      read. Before the first step, all processes raise it if one does.
+      no room, is not the same for every process, or another run trains in it;
+      no checkpoint in it can be read. Before the first step, all processes
+      raise it if one does.
     DivergedError: the loss or the gradient is not finite.
   """
   workdir = pathlib.Path(workdir)
@@ -110,18 +112,20 @@ def train(
   data = hosts.on_first_then_rest(make_data)
   size = state_bytes(train_step.abstract_state)
 
-  def claim():
+  stack = contextlib.ExitStack()
+
+  def claim() -> Lock | None:
     if not hosts.is_first_process():
       return require_shared(workdir)
     # Nothing is written before here: what is wrong so far claims no directory.
-    claim_workdir(workdir, config, overwrite)
+    lock = stack.enter_context(claim_workdir(workdir, config, overwrite))
     there = sum(1 for _ in (workdir / "checkpoints").glob("[0-9]*"))
     require_room(workdir, max(loop.keep + 1 - there, 1) * size)
-
-  hosts.on_first_then_rest(claim)
+    return lock
 
   meta = {"config": dict(config), "interpolant": interpolant}
-  with clear_disk_errors(workdir), contextlib.ExitStack() as stack:
+  with clear_disk_errors(workdir), stack:
+    lock = hosts.on_first_then_rest(claim)
     checkpointer = Checkpointer(workdir, loop.keep)
     stack.callback(checkpointer.close)
     state = checkpointer.restore(train_step.abstract_state, data)
@@ -136,7 +140,16 @@ def train(
     stack.callback(bar.close)
     with hosts.sigterm() as stop:
       step = _run(
-        train_step, data, state, loop, meta, checkpointer, writer, bar, stop
+        train_step,
+        data,
+        state,
+        loop,
+        meta,
+        lock,
+        checkpointer,
+        writer,
+        bar,
+        stop,
       )
   lines = read_metrics(workdir) if hosts.is_first_process() else []
   return {**(lines[-1] if lines else {}), "step": step}
@@ -148,6 +161,7 @@ def _run(
   state: TrainState,
   loop: LoopConfig,
   meta: dict[str, Any],
+  lock: Lock | None,
   checkpointer: Checkpointer,
   writer: MetricsWriter,
   bar: Progress,
@@ -174,6 +188,8 @@ def _run(
     save = step % loop.checkpoint_every == 0 or last
     if not (report or save):
       continue
+    if lock is not None:
+      lock.require_held()
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
     if values.pop("finite") < 1.0:
       raise DivergedError(
@@ -236,21 +252,32 @@ def require_own(
 
 def claim_workdir(
   workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool
-) -> None:
+) -> Lock:
   """Makes `workdir` the directory of a run with these settings.
 
+  Returns:
+    The lock of the directory, which is held.
+
   Raises:
-    InputError: as `require_own`, or it cannot be written.
+    InputError: as `require_own`, or it cannot be written, or another process
+      trains in it.
   """
   own = require_own(workdir, config, overwrite)
   try:
     if not own:
-      aside = _unused(workdir)
-      workdir.rename(aside)
+      with Lock(workdir) as lock:
+        aside = _unused(workdir)
+        workdir.rename(aside)
+        lock.moved(aside)
       logging.warning("moved the earlier run to %s", aside)
     workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
-    replace_file(workdir / "config.json", text)
+    with contextlib.ExitStack() as stack:
+      lock = stack.enter_context(Lock(workdir))
+      require_own(workdir, config, False)  # another may have come before
+      text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+      replace_file(workdir / "config.json", text)
+      stack.pop_all()  # it stays held
+      return lock
   except OSError as error:
     raise _cannot_write(workdir, error) from error
 

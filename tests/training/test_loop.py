@@ -198,7 +198,8 @@ def test_directory_of_another_version_says_so(tmp_path):
 def test_overwrite_moves_the_earlier_run_aside(tmp_path):
   workdir = tmp_path / "work"
   for seed in range(3):
-    loop_lib.claim_workdir(workdir, {"seed": seed}, overwrite=True)
+    with loop_lib.claim_workdir(workdir, {"seed": seed}, overwrite=True):
+      pass
   for name, seed in (("work", 2), ("work.old-1", 0), ("work.old-2", 1)):
     config = json.loads((tmp_path / name / "config.json").read_text())
     assert config == {"seed": seed}
