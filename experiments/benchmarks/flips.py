@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.torture import Outcome
-from flexmdm_jax.errors import InputError, first_line
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.training.checkpoint import (
   Checkpointer,
   restore_ema,

@@ -100,7 +100,7 @@ def test_a_checkpoint_has_checksums_of_all_that_is_restored(saved):
 def test_a_flipped_bit_is_a_damaged_checkpoint(workdir, caplog):
   path = largest_file(workdir, 2)
   flip(path)
-  step, ema, meta = restore_ema(workdir, abstract_state().ema)
+  step, _, meta = restore_ema(workdir, abstract_state().ema)
   assert (step, meta) == (1, META)
   assert f"{path} has another content" in caplog.text
   caplog.clear()
