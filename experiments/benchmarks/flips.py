@@ -4,6 +4,7 @@ The newest checkpoint of a copy is damaged and then restored, in this process.
 """
 
 import contextlib
+import contextvars
 import hashlib
 import logging
 import pathlib
@@ -174,7 +175,8 @@ def _in_time(act: Callable[[], Restored]) -> Restored:
     except Exception as error:
       result.append(error)
 
-  thread = threading.Thread(target=call, daemon=True)
+  context = contextvars.copy_context()  # whether checksums are compared
+  thread = threading.Thread(target=context.run, args=(call,), daemon=True)
   thread.start()
   thread.join(_HANG_SECONDS)
   if not result:
