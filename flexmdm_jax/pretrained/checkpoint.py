@@ -7,6 +7,8 @@ array on the disk. `load` restores them from there onto any mesh.
   FOLDER/params/          Orbax, one array a parameter
   FOLDER/pretrained.json  the network's config, and samples of the arrays
   FOLDER/source/          the other files of the Hugging Face folder
+
+`flexmdm_checksums.json` notes what all of them are to be.
 """
 
 import contextlib

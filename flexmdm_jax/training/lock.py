@@ -22,7 +22,8 @@ from flexmdm_jax.errors import InputError
 NAME = "lock.json"
 _RENEW_SECONDS = 10.0
 _LEASE_SECONDS = 60.0
-_POLL_SECONDS = 0.5
+_PAUSE_SECONDS = 0.5
+_LOOKS = 120  # at a holder elsewhere, within the lease
 
 
 class _Seen(NamedTuple):
@@ -82,7 +83,7 @@ class Lock:
     self.release()
 
   def moved(self, folder: pathlib.Path) -> None:
-    """Says that the work directory was renamed, with the lock in it."""
+    """Tells the lock that its folder, with it inside, has a new name."""
     self._path = pathlib.Path(folder).absolute() / NAME
 
   def release(self) -> None:
@@ -108,19 +109,19 @@ class Lock:
       raise InputError(self._lost)
 
   def _acquire(self) -> None:
+    """Makes the file, once there is none or its holder is dead."""
     took_over = False
     while True:
       if _create(self._path, self._text):
         if not took_over:
           return
         # Another that saw the same holder dead may just remove this file.
-        time.sleep(_POLL_SECONDS)
-        if (seen := _look(self._path)) and seen.text == self._text:
-          return
-        continue
+        time.sleep(_PAUSE_SECONDS)
       seen = _look(self._path)
-      if seen is None:  # its holder has just released it
+      if seen is None:  # removed; or its holder has just released it
         continue
+      if seen.text == self._text:
+        return
       holder = _parse(seen.text)
       lives = _lives(holder)
       if lives is None:
@@ -146,9 +147,9 @@ class Lock:
       _name(holder),
       self._path,
     )
-    end = time.monotonic() + self._lease_seconds
-    while time.monotonic() < end:
-      time.sleep(min(_POLL_SECONDS, self._lease_seconds / 10))
+    # Counted, not timed: while a file system hangs, the holder cannot renew.
+    for _ in range(_LOOKS):
+      time.sleep(self._lease_seconds / _LOOKS)
       now = _look(self._path)
       if now is None or now.text != seen.text:
         return None
@@ -157,6 +158,7 @@ class Lock:
     return False
 
   def _keep(self) -> None:
+    """Renews the lock until it is released; the thread's whole work."""
     while not self._ended.wait(self._renew_seconds):
       self._renew()
 
@@ -236,6 +238,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _name(holder: dict[str, Any]) -> str:
+  """Names a lock's holder for a message."""
   if not holder:
     return "an unknown process"
   return (
