@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 
 from flexmdm_jax import memory, paths, schema, settings
 from flexmdm_jax.data.loader import make_loader
-from flexmdm_jax.errors import InputError, first_line
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
@@ -190,20 +190,6 @@ class Run:
         f"{workdir} was made by another version of flexmdm_jax"
         f" ({path.name}: {str(error).rstrip('.')}): use that version, or train"
         " again in another directory."
-      ) from error
-    except InputError:
-      raise
-    # A run wrote the settings, so those of a wrong type are damage.
-    except (
-      TypeError,
-      AttributeError,
-      ValueError,
-      ArithmeticError,
-      MemoryError,
-    ) as error:
-      raise InputError(
-        f"{path} cannot be used ({type(error).__name__}: {first_line(error)}):"
-        " give a good copy."
       ) from error
 
   def train_step(

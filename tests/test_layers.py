@@ -17,7 +17,7 @@ LAYERS = [
   {"interpolant"},
   {"prediction", "alignment"},
   {"losses", "paths"},
-  {"mesh", "files", "reading", "rows", "metrics"},
+  {"mesh", "files", "reading", "checksums", "rows", "metrics"},
   {"states", "likelihood", "chunked_loss"},
   {"models"},
   {"memory"},
@@ -134,7 +134,7 @@ TESTED_IN = {
   "test_runs.py": ["models/parameters", "settings"],
   "test_wheel.py": ["kernels"],
   "training/test_frozen.py": ["training/partition"],
-  "training/test_loop.py": ["training/checkpoint", "training/metrics"],
+  "training/test_loop.py": ["training/metrics"],
   "training/test_step.py": ["training/objectives", "training/optimizer"],
 }
 

@@ -7,18 +7,12 @@ import math
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import traverse_util
 
+from experiments.benchmarks.torture import Outcome
 from flexmdm_jax.errors import InputError
-
-
-class Outcome(NamedTuple):
-  what: str
-  result: str
-  detail: str = ""
-
 
 _HANG_SECONDS = 60.0
 _MOST_CHANGES = 3

@@ -1,5 +1,6 @@
 """Helpers of the command line tools: errors in one line, and exit codes."""
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -12,10 +13,16 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.common import compilation_cache
-from flexmdm_jax import schema
+from flexmdm_jax import checksums, schema
 from flexmdm_jax.errors import DivergedError, InputError, first_line
 
-# Flags that are defined here belong to the module that asks for them.
+_VERIFY = flags.DEFINE_bool(
+  "verify_checkpoints",
+  True,
+  "Compare checkpoints and converted weights with their checksums.",
+)
+
+# Flags that are defined by calls from here on belong to the module that asks.
 flags.disclaim_key_flags()
 
 # Of several processes one that fails waits so long for the others to end too.
@@ -41,7 +48,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
           f"unexpected argument {argv[1]!r}: flags start with --"
         )
       compilation_cache.turn_on()
-      return main(argv)
+      with contextlib.ExitStack() as stack:
+        if not _VERIFY.value:
+          stack.enter_context(checksums.unverified())
+        return main(argv)
     except InputError as error:
       return leave(fail(error, 2))
     except DivergedError as error:
@@ -51,8 +61,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
       raise
 
   # A main's --help lists its key flags.
-  flag = flags.FLAGS["compilation_cache"]
-  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  for name in ("compilation_cache", _VERIFY.name):
+    flag = flags.FLAGS[name]
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(guarded, flags_parser=parse)
 
 

@@ -7,6 +7,8 @@ array on the disk. `load` restores them from there onto any mesh.
   FOLDER/params/          Orbax, one array a parameter
   FOLDER/pretrained.json  the network's config, and samples of the arrays
   FOLDER/source/          the other files of the Hugging Face folder
+
+`flexmdm_checksums.json` notes what all of them are to be.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,11 +94,13 @@ def to_hf(
     max_bytes: largest size of one file of weights.
 
   Raises:
-    InputError: `from_hf` did not make the folder; the output cannot be made.
+    InputError: `from_hf` did not make the folder, or it is damaged; the output
+      cannot be made.
   """
   folder = pathlib.Path(folder)
   about = _about(folder, _NETWORK)
   arrays = _Arrays(folder / _PARAMS)
+  _verify_files(folder, arrays.shapes)
   model = _model(about, arrays)
   base = families.family_of(about["config"]).table
   places = families.places_of(model, base)
@@ -183,6 +187,7 @@ def load(
   )
   if not target:
     return {}
+  _verify_files(folder, traverse_util.flatten_dict(target, sep="/"))
   try:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       params = checkpointer.restore(
@@ -199,6 +204,16 @@ def load(
     ) from error
   verify(folder, params)
   return params
+
+
+def _verify_files(folder: pathlib.Path, paths: Iterable[str]) -> None:
+  """Compares the files of some parameters with their checksums."""
+  arrays = {f"{_PARAMS}/{path.replace('/', '.')}" for path in paths}
+  folders.verify(
+    folder,
+    lambda name: name == _ABOUT or name.rpartition("/")[0] in arrays,
+    "convert it again",
+  )
 
 
 def verify(folder: str | pathlib.Path, params: Mapping[str, Any]) -> None:

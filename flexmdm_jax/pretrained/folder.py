@@ -15,6 +15,7 @@ import ml_dtypes  # numpy reads bfloat16 once it is imported  # noqa: F401
 import numpy as np
 from safetensors import safe_open
 
+from flexmdm_jax import checksums
 from flexmdm_jax.errors import InputError, clear_library_errors
 from flexmdm_jax.reading import (
   clear_read_errors,
@@ -41,21 +42,29 @@ class Tensors(Mapping[str, np.ndarray]):
     dtypes: type of each tensor; None where no network's weights have it.
   """
 
-  def __init__(self, paths: Sequence[str | pathlib.Path]):
-    """Reads the files' headers.
+  def __init__(
+    self, paths: Sequence[str | pathlib.Path], verified: bool = True
+  ):
+    """Reads the files' headers, and compares them with their checksums.
 
     Args:
       paths: the files.
+      verified: read them whole, if there are checksums beside them.
 
     Raises:
-      InputError: a file is missing, truncated or no safetensors file; two
-        files hold a tensor of the same name.
+      InputError: a file is missing, truncated, damaged or no safetensors file;
+        two files hold a tensor of the same name.
     """
     self.metadata: dict[str, str] = {}
     self.shapes: dict[str, tuple[int, ...]] = {}
     self.dtypes: dict[str, str | None] = {}
     self._paths: dict[str, pathlib.Path] = {}
-    for path in map(pathlib.Path, paths):
+    paths = [pathlib.Path(path) for path in paths]
+    if verified:
+      for folder in {path.parent for path in paths}:
+        names = {path.name for path in paths if path.parent == folder}
+        verify(folder, names.__contains__, "download it again")
+    for path in paths:
       with _opened(path) as file:
         self.metadata |= file.metadata() or {}
         for key in file.keys():  # it is no mapping
@@ -107,7 +116,7 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
         f"{folder} lacks {missing[0]}, which its {_INDEX} names: download it"
         " again."
       )
-    tensors = Tensors(paths)
+    tensors = Tensors(paths, verified=False)
     for key, name in index.items():
       if key not in tensors or tensors.file_of(key) != name:
         raise InputError(f"{folder / name} lacks {key}, which {_INDEX} names.")
@@ -220,6 +229,8 @@ def write_files(
 def created(folder: str | pathlib.Path) -> Iterator[pathlib.Path]:
   """A folder to write in, which gets its name when all is written.
 
+  Checksums of its files are written last.
+
   Raises:
     InputError: there is something of that name, or it cannot be made.
   """
@@ -234,10 +245,30 @@ def created(folder: str | pathlib.Path) -> Iterator[pathlib.Path]:
     raise InputError(f"cannot make {folder}: {error}.") from error
   try:
     yield partial
+    checksums.write(partial)
     partial.replace(folder)
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise
+
+
+def verify(
+  folder: pathlib.Path, covers: Callable[[str], bool], fix: str
+) -> None:
+  """Compares files of a folder with its checksums, if it has any.
+
+  Args:
+    folder: the folder.
+    covers: as for `checksums.verify`.
+    fix: what to do about a damaged file.
+
+  Raises:
+    InputError: a file is damaged.
+  """
+  try:
+    checksums.verify(folder, covers)
+  except checksums.DamageError as error:
+    raise InputError(f"{error}: {fix}.") from error
 
 
 def _num_bytes(dtype, shape) -> int:

@@ -3,18 +3,22 @@
 Each holds the whole state (parameters, EMA, optimiser, step, keys, metric
 sums), the position in the data, and the run's config and interpolant, to which
 the parameters belong. They are written in the background and appear under
-their final name only when complete. Of several processes each writes its part;
-any number of processes and devices restores the whole.
+their final name only when complete, with checksums that every restore compares.
+Of several processes each writes its part; any number of processes and devices
+restores the whole.
 """
 
 import logging
 import pathlib
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flexmdm_jax import checksums
 from flexmdm_jax.errors import InputError, first_line
 from flexmdm_jax.files import clear_disk_errors
 from flexmdm_jax.training import hosts
@@ -35,7 +39,13 @@ class Checkpointer:
     self._manager = ocp.CheckpointManager(
       self.folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        # Called by one process when all have written their parts, before the
+        # checkpoint gets its name: a kill leaves none without checksums.
+        async_options=ocp.AsyncOptions(
+          post_finalization_callback=self._note_checksums
+        ),
       ),
       item_names=("state", "data", "meta"),
       item_handlers={
@@ -55,6 +65,8 @@ class Checkpointer:
     if step == self._manager.latest_step():
       return
     with clear_disk_errors(self.folder):
+      self._manager.wait_until_finished()  # as `save` would
+      self._saving = step
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -64,8 +76,13 @@ class Checkpointer:
         ),
       )
 
+  def _note_checksums(self) -> None:
+    """Writes the checksums of the checkpoint that is about to be complete."""
+    (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+    checksums.write(folder, _is_content)
+
   def restore(self, abstract_state: TrainState, data: Any) -> TrainState | None:
-    """Restores the newest checkpoint that can be read.
+    """Restores the newest checkpoint that is as it was written.
 
     Newer ones, which are damaged, are moved to `damaged_checkpoints`, with a
     warning. If none can be read, none is moved.
@@ -82,6 +99,10 @@ class Checkpointer:
     """
     damaged = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
+      # Each process reads its part: what one cannot read, none takes.
+      if problem := _first_text(hosts.exchange(self._find_damage(step))):
+        damaged[step] = problem
+        continue
       problem = ""
       try:
         restored = self._manager.restore(
@@ -95,9 +116,8 @@ class Checkpointer:
           raise ValueError(f"it holds step {int(restored.state.step)}")
       except Exception as error:  # a damaged file may raise anything
         problem = first_line(error)
-      # Each process reads its part: what one cannot read, none takes.
-      if problems := [text for text in hosts.exchange(problem) if text]:
-        damaged[step] = problems[0]
+      if problem := _first_text(hosts.exchange(problem)):
+        damaged[step] = problem
         continue
       if damaged:
         if hosts.is_first_process():
@@ -115,6 +135,23 @@ class Checkpointer:
         " start again in another workdir."
       )
     return None
+
+  def _find_damage(self, step: int) -> str:
+    """Compares a checkpoint with its checksums; returns what is wrong.
+
+    Of several processes each reads some of the files.
+    """
+    place, count = 0, 1
+    if jax.distributed.is_initialized():
+      place, count = jax.process_index(), jax.process_count()
+    try:
+      _verify(
+        self.folder / str(step),
+        lambda name: zlib.crc32(name.encode()) % count == place,
+      )
+    except checksums.DamageError as error:
+      return first_line(error)
+    return ""
 
   def _move_aside(self, step: int, problem: str) -> None:
     aside = self.folder.with_name("damaged_checkpoints") / str(step)
@@ -135,6 +172,35 @@ class Checkpointer:
       self._manager.close()
 
 
+def _is_content(name: str) -> bool:
+  """Tells a file of an item from the notes that Orbax still changes.
+
+  These lie beside the items' folders; no array depends on them.
+  """
+  return "/" in name
+
+
+def _verify(
+  folder: pathlib.Path, covers: Callable[[str], bool] = lambda name: True
+) -> None:
+  """Compares a checkpoint with its checksums; warns if it has none.
+
+  Raises:
+    DamageError: a file is not as it was written.
+  """
+  if folder.is_dir() and not checksums.verify(folder, covers):
+    logging.warning(
+      "%s has no %s, as those of older versions: it is read without a check",
+      folder,
+      checksums.NAME,
+    )
+
+
+def _first_text(problems: Sequence[str]) -> str:
+  """Returns the first text that is not empty; "" if all are."""
+  return next(filter(None, problems), "")
+
+
 def saved_steps(workdir: pathlib.Path) -> list[int]:
   """Lists the steps of a run's checkpoints, ascending."""
   folder = pathlib.Path(workdir).absolute() / "checkpoints"
@@ -144,7 +210,7 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
 def restore_ema(
   workdir: pathlib.Path, abstract_params: Any, step: int | None = None
 ) -> tuple[int, Any, dict[str, Any]]:
-  """Restores the newest readable EMA parameters of a run, for evaluation.
+  """Restores the newest EMA parameters of a run that are undamaged.
 
   Args:
     workdir: the run's directory.
@@ -161,6 +227,7 @@ def restore_ema(
   steps = saved_steps(workdir) if step is None else [step]
   for step in reversed(steps):
     try:
+      _verify(folder / str(step))
       handler = ocp.PyTreeCheckpointHandler()
       restored = ocp.Checkpointer(handler).restore(
         folder / str(step) / "state",

@@ -19,6 +19,7 @@ from flexmdm_jax.files import clear_disk_errors, replace_file, unused
 from flexmdm_jax.reading import read_json
 from flexmdm_jax.training import hosts
 from flexmdm_jax.training.checkpoint import Checkpointer, state_bytes
+from flexmdm_jax.training.lock import Lock
 from flexmdm_jax.training.metrics import (
   MetricsWriter,
   Progress,
@@ -101,8 +102,9 @@ def train(
 
   Raises:
     InputError: the directory belongs to another config, cannot be written, has
-      no room, or is not the same for every process; no checkpoint in it can be
-      read. Before the first step, all processes raise it if one does.
+      no room, is not the same for every process, or another run trains in it;
+      no checkpoint in it can be read. Before the first step, all processes
+      raise it if one does.
     DivergedError: the loss or the gradient is not finite.
   """
   workdir = pathlib.Path(workdir)
@@ -111,18 +113,20 @@ def train(
   data = hosts.on_first_then_rest(make_data)
   size = state_bytes(train_step.abstract_state)
 
-  def claim():
+  stack = contextlib.ExitStack()
+
+  def claim() -> Lock | None:
     if not hosts.is_first_process():
       return require_shared(workdir)
     # Nothing is written before here: what is wrong so far claims no directory.
-    claim_workdir(workdir, config, overwrite)
+    lock = stack.enter_context(claim_workdir(workdir, config, overwrite))
     there = sum(1 for _ in (workdir / "checkpoints").glob("[0-9]*"))
     require_room(workdir, max(loop.keep + 1 - there, 1) * size)
-
-  hosts.on_first_then_rest(claim)
+    return lock
 
   meta = {"config": dict(config), "interpolant": interpolant}
-  with clear_disk_errors(workdir), contextlib.ExitStack() as stack:
+  with clear_disk_errors(workdir), stack:
+    lock = hosts.on_first_then_rest(claim)
     checkpointer = Checkpointer(workdir, loop.keep)
     stack.callback(checkpointer.close)
     state = checkpointer.restore(train_step.abstract_state, data)
@@ -143,6 +147,7 @@ def train(
         state,
         loop,
         meta,
+        lock,
         checkpointer,
         writer,
         bar,
@@ -159,6 +164,7 @@ def _run(
   state: TrainState,
   loop: LoopConfig,
   meta: dict[str, Any],
+  lock: Lock | None,
   checkpointer: Checkpointer,
   writer: MetricsWriter,
   bar: Progress,
@@ -187,6 +193,8 @@ def _run(
     save = step % loop.checkpoint_every == 0 or last
     if not (report or save):
       continue
+    if lock is not None:
+      lock.require_held()
     values = {name: float(x) for name, x in jax.device_get(metrics).items()}
     if values.pop("finite") < 1.0:
       raise DivergedError(
@@ -253,21 +261,32 @@ def require_own(
 
 def claim_workdir(
   workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool
-) -> None:
+) -> Lock:
   """Makes `workdir` the directory of a run with these settings.
 
+  Returns:
+    The lock of the directory, which is held.
+
   Raises:
-    InputError: as `require_own`, or it cannot be written.
+    InputError: as `require_own`, or it cannot be written, or another process
+      trains in it.
   """
   own = require_own(workdir, config, overwrite)
   try:
     if not own:
-      aside = unused(workdir, "old")
-      workdir.rename(aside)
+      with Lock(workdir) as lock:
+        aside = unused(workdir, "old")
+        workdir.rename(aside)
+        lock.moved(aside)
       logging.warning("moved the earlier run to %s", aside)
     workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
-    replace_file(workdir / "config.json", text)
+    with contextlib.ExitStack() as stack:
+      lock = stack.enter_context(Lock(workdir))
+      require_own(workdir, config, False)  # another may have come before
+      text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+      replace_file(workdir / "config.json", text)
+      stack.pop_all()  # it stays held
+      return lock
   except OSError as error:
     raise _cannot_write(workdir, error) from error
 

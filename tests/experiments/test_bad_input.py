@@ -20,6 +20,11 @@ CASES = {
     ["--suite=law", "--methods=events+grow=1", "--out=build/x.json"],
     "'grow=1'",
   ),
+  "minutes": (
+    "torture",
+    ["--minutes=0", "--out=build/x.json"],
+    "--minutes=0.0 must be positive",
+  ),
   "law": ("benchmark", ["--suite=law", "--law=x", "--out=build/x.json"], "=x"),
   "suite": ("benchmark", ["--suite=speed", "--out=build/x.json"], "=speed"),
   "public code": (

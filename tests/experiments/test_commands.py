@@ -65,6 +65,23 @@ def test_killed_run_resumes_to_the_same_metrics(
   assert curve(workdir) == curve(trained / "brackets")
 
 
+def test_second_training_in_a_directory_is_refused(trained, folder, tmp_path):
+  workdir = tmp_path / "work"
+  flags = train_flags(TINY_BRACKETS, folder, workdir)
+  flags.append("--config.train.num_steps=4000")
+  first = start("train", *flags)
+  wait_for_lines(first, workdir, 1)
+  for more in ([], ["--overwrite", "--config.train.seed=1"]):
+    status, _, err = run("train", *flags, *more)
+    assert first.poll() is None
+    assert status == 2 and f"is in use by process {first.pid} on" in err, err
+    assert len([x for x in err.splitlines() if "error" in x]) == 1
+  first.send_signal(signal.SIGTERM)
+  _, err = first.communicate(timeout=120)
+  assert first.returncode == 0, err
+  assert not (workdir / "lock.json").exists()
+
+
 def test_evaluate_and_sample(trained, tmp_path):
   for workdir, task, key in (
     ("brackets", "lengths", "length_tv"),

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file
 
 import flexmdm_jax as fm
+from flexmdm_jax import checksums
 from flexmdm_jax.pretrained import FAMILIES, checkpoint, model_from_config
 from flexmdm_jax.pretrained.families import places_of
 from flexmdm_jax.pretrained.weights import flat_params
@@ -238,7 +239,43 @@ def test_layers_that_changed_places(converted, tmp_path):
   folder = copied(converted, tmp_path)
   array = folder / "params" / "blocks.q.kernel"
   shutil.copy(array / "3.0.0.0", array / "4.0.0.0")
+  assert "/4.0.0.0 has " in load_error(folder)
+  (folder / checksums.NAME).unlink()  # as of an older version
   assert "blocks/q/kernel" in load_error(folder)
+
+
+def flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def test_a_flipped_bit_of_an_array(converted, tmp_path):
+  folder = copied(converted, tmp_path)
+  flip(folder / "params" / "blocks.q.kernel" / "3.0.0.0")
+  assert "3.0.0.0 has another content than was written" in load_error(folder)
+  with pytest.raises(fm.InputError, match=r"3\.0\.0\.0.*convert it again"):
+    checkpoint.to_hf(folder, tmp_path / "back")
+
+
+def test_an_array_that_is_not_read_is_not_looked_at(converted, tmp_path):
+  folder = copied(converted, tmp_path)
+  flip(folder / "params" / "blocks.q.kernel" / "3.0.0.0")
+  abstract = checkpoint.spread(checkpoint.load_model(folder))
+  params = checkpoint.load(folder, abstract, lambda path: path == ("embed",))
+  assert list(params) == ["embed"]
+
+
+def test_a_flipped_bit_of_a_safetensors_file(converted, tmp_path):
+  checkpoint.to_hf(converted, tmp_path / "back")
+  (tmp_path / "back" / "config.json").open("a").write("\n")  # may be edited
+  for name in ("model.safetensors", "retrofit.safetensors"):
+    folder = shutil.copytree(tmp_path / "back", tmp_path / name)
+    flip(folder / name)
+    with pytest.raises(fm.InputError, match=rf"{name} has another content"):
+      checkpoint.from_hf(
+        folder, tmp_path / "out", folder / "retrofit.safetensors"
+      )
 
 
 # --- Memory. ---

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flexmdm_jax.errors import DivergedError, InputError
+from flexmdm_jax.training import lock
 from flexmdm_jax.training import loop as loop_lib
 from flexmdm_jax.training.checkpoint import Checkpointer, restore_ema
 from flexmdm_jax.training.loop import LoopConfig, train
@@ -76,6 +77,7 @@ def test_run_leaves_checkpoints_metrics_and_config(finished):
   assert [step for step, _ in losses(workdir)] == [2, 4, 6, 8, 10, 12]
   assert json.loads((workdir / "config.json").read_text()) == CONFIG
   assert list((workdir / "tensorboard").iterdir())
+  assert not (workdir / lock.NAME).exists()
 
 
 @pytest.mark.parametrize("batches", [5, 10, 11])
@@ -161,6 +163,7 @@ def test_sigterm_saves_and_returns(train_step, tmp_path):
   result = train(train_step, Data, tmp_path / "work", LOOP, CONFIG)
   assert result["step"] == 3
   assert (tmp_path / "work" / "checkpoints" / "3").is_dir()
+  assert not (tmp_path / "work" / lock.NAME).exists()
   assert signal.getsignal(signal.SIGTERM) is handler
 
 
@@ -173,6 +176,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path):
   loop = LoopConfig(num_steps=40, report_every=2, checkpoint_every=1)
   with pytest.raises(DivergedError, match="not finite"):
     train(train_step, tiny.data, tmp_path / "work", loop, CONFIG)
+  assert not (tmp_path / "work" / lock.NAME).exists()
   abstract = train_step.abstract_state
   state = Checkpointer(tmp_path / "work").restore(abstract, tiny.data())
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
@@ -185,6 +189,32 @@ def test_directory_of_another_config_is_refused(finished, train_step, tmp_path):
     train(train_step, tiny.data, workdir, LOOP, other)
   assert json.loads((workdir / "config.json").read_text()) == CONFIG
   assert losses(workdir) == losses(finished[0])
+
+
+def test_directory_in_use_is_refused(finished, train_step, tmp_path):
+  workdir = copy(finished, tmp_path)
+  before = sorted(workdir.rglob("*"))
+  with lock.Lock(workdir):
+    with pytest.raises(InputError, match="is in use by process"):
+      train(train_step, tiny.data, workdir, LOOP, CONFIG)
+    # Nor is it moved aside.
+    with pytest.raises(InputError, match="is in use by process"):
+      train(train_step, tiny.data, workdir, LOOP, {"seed": 1}, overwrite=True)
+  assert sorted(workdir.rglob("*")) == before
+  train(train_step, tiny.data, workdir, LOOP, CONFIG)
+
+
+def test_run_that_lost_its_directory_writes_nothing_more(
+  train_step, tmp_path, monkeypatch
+):
+  def lost(self):
+    raise InputError("was taken")
+
+  monkeypatch.setattr(lock.Lock, "require_held", lost)
+  with pytest.raises(InputError, match="was taken"):
+    train(train_step, tiny.data, tmp_path / "work", LOOP, CONFIG)
+  assert losses(tmp_path / "work") == []
+  assert not any((tmp_path / "work" / "checkpoints").iterdir())
 
 
 def test_directory_of_another_version_says_so(tmp_path):
@@ -200,7 +230,8 @@ def test_directory_of_another_version_says_so(tmp_path):
 def test_overwrite_moves_the_earlier_run_aside(tmp_path):
   workdir = tmp_path / "work"
   for seed in range(3):
-    loop_lib.claim_workdir(workdir, {"seed": seed}, overwrite=True)
+    with loop_lib.claim_workdir(workdir, {"seed": seed}, overwrite=True):
+      pass
   for name, seed in (("work", 2), ("work.old-1", 0), ("work.old-2", 1)):
     config = json.loads((tmp_path / name / "config.json").read_text())
     assert config == {"seed": seed}
