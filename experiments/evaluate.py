@@ -39,7 +39,7 @@ _PATH = flags.DEFINE_string(
 )
 _BATCH = cli.count("batch_size", 64, "Rows at once.")
 _SEED = cli.seed("Seed of all that is random.")
-_FORCE = cli.force()
+_unless_forced = cli.force()
 flags.mark_flags_as_required(["workdir", "task", "out"])
 flags.adopt_module_key_flags(evaluations)
 
@@ -52,8 +52,7 @@ def main(_):
   run = Run.from_workdir(_WORKDIR.value).with_path(_PATH.value)
   if _STEPS.value is not None:
     run = run.with_sampler(steps=_STEPS.value)
-  if not _FORCE.value:
-    run.require_memory_to_sample(_NUM.value, _BATCH.value)
+  _unless_forced(lambda: run.require_memory_to_sample(_NUM.value, _BATCH.value))
   evaluation = evaluations.make_evaluation(_TASK.value)
   step = denoiser = None
   if samples is None:

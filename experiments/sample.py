@@ -44,7 +44,7 @@ _TEMPERATURE = flags.DEFINE_float(
 _TOP_P = flags.DEFINE_float("top_p", None, "Top-p, or nucleus, of the tokens.")
 _BATCH = cli.count("batch_size", 64, "Rows at once.")
 _SEED = cli.seed("Seed of the samples.")
-_FORCE = cli.force()
+_unless_forced = cli.force()
 flags.mark_flags_as_required(["workdir", "steps", "out"])
 
 
@@ -65,8 +65,7 @@ def main(_):
       " out."
     )
   run = run.with_sampler(**given, **fields).with_path(_PATH.value)
-  if not _FORCE.value:
-    run.require_memory_to_sample(_NUM.value, _BATCH.value)
+  _unless_forced(lambda: run.require_memory_to_sample(_NUM.value, _BATCH.value))
   task = run.task
   start = parse_start(
     _NUM.value,

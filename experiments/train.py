@@ -24,7 +24,7 @@ _WORKDIR = flags.DEFINE_string(
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Move a run with another config aside and start anew."
 )
-_FORCE = cli.force()
+_unless_forced = cli.force()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -32,8 +32,7 @@ def main(_):
   hosts.start()
   config = _CONFIG.value.to_dict()
   run = on_first_then_rest(lambda: Run.from_config(config))
-  if not _FORCE.value:
-    run.require_memory_to_train()
+  _unless_forced(run.require_memory_to_train)
   if is_first_process():
     print(f"{num_parameters(run.model):,} parameters", flush=True)
   result = run.train(_WORKDIR.value, overwrite=_OVERWRITE.value)

@@ -85,5 +85,5 @@ def require(what: str, needed: int, fix: str) -> None:
   if needed > (there := available()):
     raise InputError(
       f"{what} needs at least {needed / 1e9:,.1f} GB of memory, and"
-      f" {there / 1e9:,.1f} GB are here: lower {fix}; --force tries it anyway."
+      f" {there / 1e9:,.1f} GB are here: lower {fix}."
     )

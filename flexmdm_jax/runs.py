@@ -316,7 +316,9 @@ class Run:
       InputError: it has an estimate, and the memory that there is.
     """
     needed = memory.of_sampling(self.model, num, batch_size)
-    memory.require(f"sampling {num:,} rows", needed, "--num or --batch_size")
+    memory.require(
+      f"sampling {num:,} rows", needed, "their number or the batch size"
+    )
 
   def train(
     self,

@@ -144,13 +144,26 @@ def config(meaning: str) -> flags.FlagHolder:
   )
 
 
-def force() -> flags.FlagHolder[bool]:
-  """Defines `--force`, which skips the estimate of the memory."""
-  return flags.DEFINE_bool(
+def force() -> Callable[[Callable[[], None]], None]:
+  """Defines `--force`, which skips an estimate of the memory.
+
+  Returns:
+    Calls an estimate, which raises an InputError, unless the flag is given.
+  """
+  given = flags.DEFINE_bool(
     "force",
     False,
     "Try it where an estimate says that the memory is too small.",
   )
+
+  def unless_given(estimate):
+    try:
+      if not given.value:
+        estimate()
+    except InputError as error:
+      raise InputError(f"{error} --force tries it all the same.") from error
+
+  return unless_given
 
 
 def parse_ints(name: str, words: Sequence[str]) -> list[int]:
