@@ -241,7 +241,11 @@ def build(
     if name not in settings and missing == (dataclasses.MISSING,) * 2:
       raise KeyMismatchError(f"{section} has no setting {name!r}: give it one.")
   lists = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
-  return cls(**{**settings, **lists}, **more)
+  settings = {**settings, **lists}
+  for name, value in settings.items():
+    if (limits := fields[name].metadata.get(_KEY)) is not None:
+      require_value(f"{section}.{name}", value, fields[name].type, limits)
+  return cls(**settings, **more)
 
 
 def checked(

@@ -127,7 +127,6 @@ def test_parse_start_of_a_fixed_length_model():
 @pytest.mark.parametrize(
   ("given", "message"),
   [
-    (dict(B=0), "num=0"),
     (dict(prompt="1", prefix="1"), "excludes"),
     (dict(prompt="one"), "not a list of token ids"),
     (dict(prompt="1", inserts=False), "fixed length"),

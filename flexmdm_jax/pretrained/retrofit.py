@@ -71,7 +71,8 @@ def retrofitted(
   lora, alpha = None, settings.pop("lora_alpha")
   if ranks:
     rank = next(iter(ranks.values()))
-    lora = LoRA(rank, rank if alpha is None else alpha, targets=tuple(ranks))
+    alpha = float(rank) if alpha is None else alpha
+    lora = LoRA(rank, alpha, targets=tuple(ranks))
   return model.clone(
     max_length=min(model.max_length, _MAX_LENGTH),
     time_group=settings.pop("temb_group_size"),

@@ -149,7 +149,7 @@ def test_baselines_mix_too(settings, method):
     ),
     ({"train": "a.jsonl"}, "data.train=a.jsonl stands beside data.mixture"),
     ({"tokenizer": "char"}, "data.tokenizer=char depends on the text"),
-    ({"web": {"source": "s3"}}, "data.mixture.openwebtext.source='s3' is unkn"),
+    ({"web": {"source": "s3"}}, "data.mixture.openwebtext.source='s3' must"),
     ({"vocab_size": 200}, "vocabulary of 200 ids is smaller than the token"),
   ],
 )
