@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import time
 
@@ -117,6 +118,17 @@ def test_evaluate_and_sample(trained, tmp_path):
   rows = [json.loads(line)["tokens"] for line in out.read_text().splitlines()]
   assert len(rows) == 3
   assert all(row[:2] == [0, 2] and row[-2:] == [3, 1] for row in rows)
+
+
+def test_checksums_are_compared_unless_a_flag_says_not(trained, tmp_path):
+  workdir = shutil.copytree(trained / "brackets", tmp_path / "work")
+  (workdir / "checkpoints" / "40" / "flexmdm_checksums.json").write_text("{")
+  out = tmp_path / "samples.jsonl"
+  flags = [f"--workdir={workdir}", "--num=1", "--steps=2", f"--out={out}"]
+  for more, warned in (([], True), (["--verify_checkpoints=false"], False)):
+    status, _, err = run("sample", *flags, *more)
+    assert status == 0, err
+    assert ("checkpoint 40 cannot be read" in err) == warned, err
 
 
 def test_quickstart_writes_its_report(tmp_path):
