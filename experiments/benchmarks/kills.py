@@ -93,8 +93,8 @@ class Kills:
       if rng.random() > _EARLY:
         self._wait_for_metrics(process, workdir)
         after = rng.uniform(0, self._seconds)
-      if rng.random() < _RIVALS:
-        yield self._rival(workdir, process)
+        if rng.random() < _RIVALS:
+          yield self._rival(workdir, process)
       time.sleep(after)
       process.send_signal(getattr(signal, name))
       history.append(f"{name} after {after:.2f} s")
@@ -137,13 +137,21 @@ class Kills:
     return Outcome(what, "well", history)
 
   def _rival(self, workdir: pathlib.Path, process: subprocess.Popen) -> Outcome:
-    """Starts a second training in the directory of one that goes on."""
+    """Starts a second training in the directory of one that lives.
+
+    That one is halted meanwhile, for it would end before the second is there.
+    """
+    process.send_signal(signal.SIGSTOP)
     rival = self._start(workdir, "rival.txt")
-    while rival.poll() is None and process.poll() is None:
-      time.sleep(0.01)
-    if process.poll() is not None:  # it trains on alone: no rival any more
+    try:
+      rival.wait(_HANG_SECONDS)
+    except subprocess.TimeoutExpired:
       rival.kill()
       rival.wait()
+      return Outcome("rival", "hang")
+    finally:
+      process.send_signal(signal.SIGCONT)
+    if rival.returncode == 0:  # the first had just finished
       return Outcome("rival", "late")
     said = self._said("rival.txt")
     lines = [x for x in said.splitlines() if x.startswith("error: ")]
