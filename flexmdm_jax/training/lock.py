@@ -7,6 +7,7 @@ renewed for a minute. No two clocks are compared.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from flexmdm_jax.errors import InputError
 NAME = "lock.json"
 _RENEW_SECONDS = 10.0
 _LEASE_SECONDS = 60.0
-_PAUSE_SECONDS = 0.5
+_PAUSE_SECONDS = 0.05
 _LOOKS = 120  # at a holder elsewhere, within the lease
 
 
@@ -110,22 +111,12 @@ class Lock:
 
   def _acquire(self) -> None:
     """Makes the file, once there is none or its holder is dead."""
-    took_over = False
-    while True:
-      if _create(self._path, self._text):
-        if not took_over:
-          return
-        # Another that saw the same holder dead may just remove this file.
-        time.sleep(_PAUSE_SECONDS)
+    while not _create(self._path, self._text):
       seen = _look(self._path)
       if seen is None:  # removed; or its holder has just released it
         continue
-      if seen.text == self._text:
-        return
       holder = _parse(seen.text)
-      lives = _lives(holder)
-      if lives is None:
-        lives = self._watch(seen, holder)
+      lives = self._has_living_holder(self._path, seen)
       if lives is None:
         continue
       if lives:
@@ -136,21 +127,46 @@ class Lock:
       logging.warning(
         "%s was of %s, which is dead: taking it", self._path, _name(holder)
       )
-      _remove(self._path, seen)
-      took_over = True
+      self._remove(seen)
 
-  def _watch(self, seen: _Seen, holder: dict[str, Any]) -> bool | None:
-    """Tells by its renewals whether a holder lives; None if it changed."""
+  def _remove(self, dead: _Seen) -> None:
+    """Removes a dead holder's file, unless it is another's by now.
+
+    Of several processes that see it dead, one at a time may: who makes a file
+    that is named after that holder. So nobody removes the next holder's.
+    """
+    name = hashlib.sha256(dead.text.encode()).hexdigest()[:16]
+    claim = self._path.with_name(f"{self._path.name}.{name}")
+    if not _create(claim, self._text):
+      time.sleep(_PAUSE_SECONDS)
+      other = _look(claim)
+      # It is there for a moment, unless who made it died in that.
+      if other is not None and self._has_living_holder(claim, other) is False:
+        claim.unlink(missing_ok=True)
+      return
+    seen = _look(self._path)
+    if seen is not None and seen.text == dead.text:
+      self._path.unlink()
+    claim.unlink(missing_ok=True)
+
+  def _has_living_holder(self, path: pathlib.Path, seen: _Seen) -> bool | None:
+    """Tells whether a file's holder lives; None if the file has changed.
+
+    Of a holder elsewhere its renewals tell.
+    """
+    holder = _parse(seen.text)
+    if (lives := _lives(holder)) is not None:
+      return lives
     logging.warning(
       "waiting up to %.0f s to see whether %s still holds %s",
       self._lease_seconds,
       _name(holder),
-      self._path,
+      path,
     )
     # Counted, not timed: while a file system hangs, the holder cannot renew.
     for _ in range(_LOOKS):
       time.sleep(self._lease_seconds / _LOOKS)
-      now = _look(self._path)
+      now = _look(path)
       if now is None or now.text != seen.text:
         return None
       if now.renewed != seen.renewed:
@@ -209,23 +225,6 @@ def _look(path: pathlib.Path) -> _Seen | None:
       return _Seen(file.read(), os.fstat(file.fileno()).st_mtime_ns)
   except FileNotFoundError:
     return None
-
-
-def _remove(path: pathlib.Path, stale: _Seen) -> None:
-  """Removes a dead holder's file, unless it is another's by now.
-
-  Of several processes that see it dead, one renames it. One that renames the
-  next holder's file instead puts that back.
-  """
-  aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-  try:
-    path.rename(aside)
-  except FileNotFoundError:
-    return
-  text = aside.read_text(errors="replace")
-  if text != stale.text:
-    _create(path, text)
-  aside.unlink()
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One training at a time in a work directory, and no lock of the dead."""
 
+import hashlib
 import json
 import os
 import re
@@ -132,9 +133,19 @@ def test_a_new_holder_is_not_removed_for_the_dead_one(tmp_path):
   lock = Lock(tmp_path)
   text = path.read_text()
   # As if this process had seen another holder dead a moment ago.
-  lock_lib._remove(path, lock_lib._Seen("dead", 0))
+  lock._remove(lock_lib._Seen("dead", 0))
   assert path.read_text() == text
   lock.release()
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_who_dies_while_removing_holds_nothing_up(tmp_path):
+  Lock(tmp_path)._ended.set()
+  rewrite(tmp_path, started=1)
+  dead = (tmp_path / NAME).read_text()
+  claim = hashlib.sha256(dead.encode()).hexdigest()[:16]
+  (tmp_path / f"{NAME}.{claim}").write_text(dead)
+  Lock(tmp_path).release()
   assert list(tmp_path.iterdir()) == []
 
 
