@@ -1,20 +1,11 @@
 """Settings: fields of dataclasses with a type, a range and a sentence.
 
-  @dataclasses.dataclass(frozen=True)
-  class OptimizerConfig:
-    '''Settings of the optimiser.
-
-Attributes:
-      learning_rate: learning rate at its peak.
-    '''
-    learning_rate: float = setting(3e-4, above=0)
-
-    def __post_init__(self):
-      require(self, "optimizer")
+  learning_rate: float = setting(3e-4, above=0)
 
 The type is the field's annotation, the range stands in `setting`, the sentence
-in the docstring's Attributes. Checks, the help of commands and the configs of
-experiments are made of these.
+in the Attributes of the class's docstring; `require` in its `__post_init__`
+checks all of them. Checks, the help of commands and the configs of experiments
+are made of these.
 """
 
 import dataclasses

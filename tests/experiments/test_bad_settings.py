@@ -82,8 +82,11 @@ def text_config(tmp_path):
     pytest.param("text", marks=pytest.mark.slow),
   ],
 )
-def test_no_value_of_any_setting_is_a_defect(name, text_config):
+def test_no_value_of_any_setting_is_a_defect(
+  name, text_config, tmp_path, monkeypatch
+):
   """Every setting in turn has every bad value: none ends in a traceback."""
+  monkeypatch.chdir(tmp_path)  # where a relative folder is made
   configs = {
     "maze": maze_quickstart.get_config(),
     "markov": markov.get_config(),
