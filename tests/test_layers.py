@@ -28,7 +28,7 @@ LAYERS = [
   {"training"},
   {"settings"},
   {"runs"},
-  {"evaluation", "dryrun"},
+  {"evaluation", "dryrun", "__main__"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

@@ -144,7 +144,7 @@ def make_loader(
   rows: Sequence[int] | None = None,
   num_epochs: int | None = None,
   buckets: Sequence[int] = (),
-) -> "Batches":
+) -> Batches:
   """Makes shuffled batches of examples, in another order every epoch.
 
   Step n's global batch holds the same examples in the same rows, however many
