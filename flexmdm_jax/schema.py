@@ -60,7 +60,7 @@ class Range:
       return "text without a NUL"
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
       return None
-    if not math.isfinite(value):
+    if not _is_finite(value):
       return f"finite{', ' if str(self) else ''}{self}"
     if self.most == MAX_COUNT and value > MAX_COUNT:
       return f"at most {MAX_COUNT:,}"
@@ -85,6 +85,14 @@ class Range:
     )
     said = (f"{word} {limit:,}" for word, limit in limits if limit is not None)
     return " and ".join(said)
+
+
+def _is_finite(value: float) -> bool:
+  """Tells whether a number is one that a float can hold."""
+  try:
+    return math.isfinite(float(value))
+  except OverflowError:
+    return False
 
 
 def setting(
@@ -234,8 +242,12 @@ def build(
   lists = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
   settings = {**settings, **lists}
   for name, value in settings.items():
+    hint = fields[name].type
     if (limits := fields[name].metadata.get(_KEY)) is not None:
-      require_value(f"{section}.{name}", value, fields[name].type, limits)
+      require_value(f"{section}.{name}", value, hint, limits)
+      # JSON writes some floats as integers.
+      if hint in (float, float | None) and fits(value, int):
+        settings[name] = float(value)
   return cls(**settings, **more)
 
 

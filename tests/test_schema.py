@@ -67,6 +67,7 @@ def test_a_list_is_a_tuple():
     ("heat", 300.1, "above 0 and at most 300"),
     ("heat", float("nan"), "oven.heat=nan must be finite, above 0"),
     ("heat", float("inf"), "finite"),
+    ("heat", 10**400, "must be finite"),
     ("heat", "200", "oven.heat='200' must be a number, above 0"),
     ("heat", True, "oven.heat=True must be a number"),
     ("heat", None, "a number"),
@@ -102,6 +103,7 @@ def test_descriptions_are_of_the_docstring():
 
 def test_build_names_what_is_unknown_or_missing():
   assert schema.build(Oven, {"trays": 3}, "oven").trays == 3
+  assert isinstance(schema.build(Oven, {"heat": 3}, "oven").heat, float)
   with pytest.raises(schema.KeyMismatchError, match="'steam' of oven: it take"):
     schema.build(Oven, {"steam": 1}, "oven")
 

@@ -18,7 +18,7 @@ _HANG_SECONDS = 60.0
 _MOST_CHANGES = 3
 # Of no use to nearly every setting.
 BAD = (
-  *(math.nan, math.inf, -math.inf, 10**30, -(10**30), 1e30, 1e-30),
+  *(math.nan, math.inf, -math.inf, 10**30, -(10**400), 1e30, 1e-30),
   *(-1, 0, 0.5, True, None, "abc", "", "\x00", [], {}, [{}], [[]]),
 )
 

@@ -247,7 +247,7 @@ def test_a_model_samples_with_its_own_schedules_only(runs):
 @pytest.mark.parametrize(
   ("options", "named"),
   [
-    ({"kind": "loose"}, "kind=loose"),
+    ({"kind": "loose"}, "kind='loose' must be one of"),
     ({"num_times": 16}, "num_times=16"),
     ({"max_stderr": -1.0}, "max_stderr=-1"),
     ({"batch_size": 0}, "batch_size=0"),

@@ -68,8 +68,8 @@ def test_prints_and_writes_the_winners(workdir, tmp_path):
   ("flag", "says"),
   [
     ("--paths=nowhere", "path='nowhere'"),
-    ("--methods=events+group=x", "group=x must be int"),
-    ("--methods=euler+finish=8", "SamplerConfig.finish=8"),
+    ("--methods=events+group=x", "group='x' must be an integer"),
+    ("--methods=euler+finish=8", "sampler.finish=8"),
     ("--steps=0", "--steps=0"),
     ("--split=dev", "split='dev'"),
     ("--workdir=missing", "missing"),
