@@ -88,14 +88,15 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
       "model.kind='transformer' is bidirectional: it has no method"
       " 'autoregressive'."
     )
-  vocab = Vocab(**settings.pop("vocab"))
+  vocab = build(Vocab, settings.pop("vocab", {}), "model.vocab")
   if vocab != task.vocab:
     raise InputError(
       f"the model has {vocab}, the data {task.vocab}: set"
       " data.tokenizer_folder to the model's own tokenizer."
     )
   lora = settings.pop("lora", None)
-  if lora and lora["rank"]:
+  schema.require_value("model.lora", lora, Mapping | None)
+  if lora and lora.get("rank", True):
     lora = build(LoRA, lora, "model.lora")
   return build(
     Transformer,

@@ -1,14 +1,22 @@
 """Settings that no run can have end in one line, before any work."""
 
+import contextlib
 import math
 
 import jaxtyping
 import pytest
 
 from experiments.benchmarks.inputs import BAD, settings_of, with_setting
-from experiments.configs import markov, maze_quickstart, openwebtext_175m
+from experiments.configs import (
+  llada_8b_retrofit,
+  markov,
+  maze_quickstart,
+  openwebtext_175m,
+)
+from flexmdm_jax.dryrun.report import ShapesOnly
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.runs import Run
+from flexmdm_jax.vocab import Vocab
 
 NAN = math.nan
 # What was once taken, or ended in a traceback.
@@ -72,6 +80,16 @@ def text_config(tmp_path):
     folder=str(tmp_path), train=str(tmp_path / "train.jsonl"), tokenizer="char"
   )
   return config
+
+
+@pytest.mark.slow
+def test_no_value_of_a_retrofit_is_a_defect():
+  config = llada_8b_retrofit.get_config().to_dict()
+  task = ShapesOnly(Vocab(**config["model"]["vocab"]), 1024)
+  for setting in settings_of({"model": config["model"]}):
+    for value in BAD:
+      with contextlib.suppress(InputError, jaxtyping.TypeCheckError):
+        Run.from_config(with_setting(config, setting, value), task)
 
 
 @pytest.mark.parametrize(
