@@ -34,6 +34,7 @@ def abstract_params(model: DiT | Transformer) -> Any:
   return nn.unbox(boxed_params(model))
 
 
+@functools.lru_cache(maxsize=8)  # several ask, and tracing takes a while
 def boxed_params(model: DiT | Transformer) -> Any:
   """Shapes and types of a model's parameters, boxed with their logical axes."""
   return jax.eval_shape(
