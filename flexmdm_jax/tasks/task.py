@@ -11,7 +11,7 @@ import numpy as np
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import Layout, Rows, sequence_layout, stack
-from flexmdm_jax.schema import require_value
+from flexmdm_jax.schema import MAX_COUNT, Range, require_value
 from flexmdm_jax.vocab import Vocab
 
 
@@ -92,6 +92,8 @@ class SequenceTask(Task):
     """Checks the method; `data` is the part of a config with that name."""
     self.method = require_method(method, self.methods)
     require_value("data.folder", data.get("folder"), str)
+    most = Range(least=1, most=MAX_COUNT)
+    require_value("data.max_length", data.get("max_length"), int, most)
     self._data = dict(data)
 
   @property
