@@ -4,20 +4,18 @@ The newest checkpoint of a copy is damaged and then restored, in this process.
 """
 
 import contextlib
-import contextvars
 import hashlib
 import logging
 import pathlib
 import random
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.benchmarks.torture import Outcome
+from experiments.benchmarks.torture import Outcome, in_time
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.training.checkpoint import (
   Checkpointer,
@@ -74,7 +72,7 @@ class Flips:
     """Restores from a damaged copy; returns a word, and what was said."""
     with _warnings() as said:
       try:
-        found = _in_time(lambda: self._restores[what](copy))
+        found = in_time(lambda: self._restores[what](copy), _HANG_SECONDS)
       except TimeoutError as error:
         return "hang", str(error)
       except InputError as error:
@@ -163,24 +161,3 @@ def _warnings() -> Iterator[list[str]]:
     yield said
   finally:
     logger.handlers = handlers
-
-
-def _in_time(act: Callable[[], Restored]) -> Restored:
-  """Calls `act`; TimeoutError if it takes minutes."""
-  result: list[Any] = []
-
-  def call():
-    try:
-      result.append(act())
-    except Exception as error:
-      result.append(error)
-
-  context = contextvars.copy_context()  # whether checksums are compared
-  thread = threading.Thread(target=context.run, args=(call,), daemon=True)
-  thread.start()
-  thread.join(_HANG_SECONDS)
-  if not result:
-    raise TimeoutError(f"no end after {_HANG_SECONDS:.0f} s")
-  if isinstance(result[0], Exception):
-    raise result[0]
-  return result[0]

@@ -5,13 +5,12 @@ A config is refused in one line, or it is taken: there is no third way.
 
 import math
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flax import traverse_util
 
-from experiments.benchmarks.torture import Outcome
+from experiments.benchmarks.torture import Outcome, in_time
 from flexmdm_jax.errors import InputError
 
 _HANG_SECONDS = 60.0
@@ -53,22 +52,15 @@ class Inputs:
 
   def _class(self, config: Mapping[str, Any]) -> tuple[str, str]:
     """Makes a run in time; returns a word, and what was said."""
-    said = []
-
-    def make():
-      try:
-        self._make(config)
-        said.append(("taken", ""))
-      except InputError as error:
-        clear = "\n" not in str(error)
-        said.append(("refused" if clear else "traceback", str(error)))
-      except Exception as error:  # a defect may be anything
-        said.append(("traceback", repr(error)))
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    thread.join(_HANG_SECONDS)
-    return said[0] if said else ("hang", f"{_HANG_SECONDS} s")
+    try:
+      in_time(lambda: self._make(config), _HANG_SECONDS)
+    except TimeoutError as error:
+      return "hang", str(error)
+    except InputError as error:  # which is always one line
+      return "refused", str(error)
+    except Exception as error:  # a defect may be anything
+      return "traceback", repr(error)
+    return "taken", ""
 
 
 def settings_of(config: Mapping[str, Any]) -> list[str]:

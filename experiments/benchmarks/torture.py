@@ -5,7 +5,9 @@ tells how it ended. A trial depends on its loop, its number and the seed alone.
 """
 
 import collections
+import contextvars
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -79,6 +81,31 @@ def torture(
     },
     "defects": defects,
   }
+
+
+def in_time(act: Callable[[], Any], seconds: float) -> Any:
+  """Calls `act`, and returns or raises what it does.
+
+  Raises:
+    TimeoutError: it has not ended after so many seconds; it is left alone.
+  """
+  result: list[Any] = []
+
+  def call():
+    try:
+      result.append(act())
+    except Exception as error:  # whatever it is, it belongs to the caller
+      result.append(error)
+
+  context = contextvars.copy_context()  # whether checksums are compared
+  thread = threading.Thread(target=context.run, args=(call,), daemon=True)
+  thread.start()
+  thread.join(seconds)
+  if not result:
+    raise TimeoutError(f"no end after {seconds:.0f} s")
+  if isinstance(result[0], Exception):
+    raise result[0]
+  return result[0]
 
 
 def lines(figures: Mapping[str, Any]) -> Iterable[str]:
