@@ -29,6 +29,7 @@ CORE = [
 ]
 TEXT = [
   "tokenizers>=0.20",
+  "jinja2>=3.1.6",  # older sandboxes let templates out
   "backports.zstd>=1; python_version<'3.14'",  # from then on in Python
 ]
 PLOTS = ["matplotlib>=3.9"]

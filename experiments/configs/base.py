@@ -134,6 +134,7 @@ def text_data(**settings) -> config_dict.ConfigDict:
     validation=placeholder(str),
     test=placeholder(str),
     text_key="text",
+    chat=False,
     mixture={},
     tokenizer="gpt2",
     tokenizer_folder=placeholder(str),
@@ -161,6 +162,7 @@ def mixture_source(weight: float, **settings) -> config_dict.ConfigDict:
     validation=placeholder(str),
     test=placeholder(str),
     text_key="text",
+    chat=False,
   )
   config.update(settings)
   return config
@@ -207,6 +209,7 @@ def finetune_data(name: str, **settings) -> config_dict.ConfigDict:
     test=placeholder(str),
     text_key="code",
     holes=1,
+    chat=False,
     tokenizer="folder",
     tokenizer_folder=placeholder(str),
     merges=placeholder(int),

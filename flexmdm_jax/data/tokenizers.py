@@ -5,12 +5,14 @@ Source: arXiv 2509.01025, experiment "OpenWebText": GPT-2's byte-level BPE with
 """
 
 import abc
+import functools
 import hashlib
 import itertools
 import json
 import math
 import os
 import pathlib
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,11 +43,14 @@ class Tokenizer(abc.ABC):
       a pretrained model's are where it has them.
     fingerprint: hash of all that decides a text's ids.
     unknown: id of text that cannot be written; None if all text can.
+    special_tokens: ids by name of the tokens that no text has, but a chat
+      template may write.
   """
 
   vocab: Vocab
   fingerprint: str
   unknown: int | None
+  special_tokens: Mapping[str, int] = types.MappingProxyType({})
 
   def encode(self, text: str) -> list[int]:
     """Encodes a text; never as a mask or a pad, whatever the text says."""
@@ -54,6 +59,10 @@ class Tokenizer(abc.ABC):
   @abc.abstractmethod
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Encodes each text."""
+
+  def encode_special_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """Encodes each text; names of special tokens in it are those tokens."""
+    return self.encode_batch(texts)
 
   def decode(self, ids: Iterable[int]) -> str:
     """Decodes ids to a text.
@@ -104,7 +113,7 @@ class CharTokenizer(Tokenizer):
     self._ids = {c: i for i, c in enumerate(self.characters)}
     self.unknown = len(self.characters)
     self.vocab = _vocab(self.unknown + 1)
-    self.fingerprint = _hash("char", self.characters)
+    self.fingerprint = content_hash("char", self.characters)
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Encodes each text."""
@@ -161,7 +170,7 @@ class GPT2Tokenizer(Tokenizer):
     bpe.decoder = tokenizers.decoders.ByteLevel()
     self._bpe = bpe
     self.vocab = _vocab(len(ids))
-    self.fingerprint = _hash("gpt2", sorted(ids, key=ids.get), pairs)
+    self.fingerprint = content_hash("gpt2", sorted(ids, key=ids.get), pairs)
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Encodes each text, on all cores."""
@@ -176,7 +185,10 @@ class FolderTokenizer(Tokenizer):
 
   Ids are the model's own, and so is the size of its vocabulary, which may be
   larger than the tokenizer's (LLaDA's 126,464 are). What text says is text,
-  special tokens' names too; none is added. Where the pad is the end of text as
+  special tokens' names too; none is added. A text that the tokenizer itself
+  reads as the mask is refused. Byte-level tokenizers without a normaliser give
+  every text back to the byte; a normaliser's changes stay, as Qwen's NFC or a
+  SentencePiece model's sign for a space. Where the pad is the end of text as
   well (LLaDA's is), it is no mark of the length.
   """
 
@@ -262,15 +274,31 @@ class FolderTokenizer(Tokenizer):
     self._tokenizer.encode_special_tokens = True
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
+    self.special_tokens = types.MappingProxyType(
+      {
+        token["content"]: token["id"]
+        for token in added
+        if token["special"] and token["content"]
+      }
+    )
+    # Byte-level decoders take the letters of some added tokens for bytes.
+    self._verbatim = {}
+    if (content.get("decoder") or {}).get("type") == "ByteLevel":
+      for token in added:
+        text = self._decode([token["id"]])
+        if text != token["content"]:
+          self._verbatim[token["id"]] = token["content"]
     token = self._tokenizer.id_to_token(mask)
-    if token is not None and mask in self.encode(token):
-      raise InputError(
-        f"the tokenizer in {folder} reads the text {token!r} as the mask"
-        f" {mask}: set data.mask_id to an id that no text has."
-      )
+    if token is not None:
+      for text in (token, self._decode([mask])):
+        if mask in _encode_batch(self._tokenizer, [text])[0]:
+          raise InputError(
+            f"the tokenizer in {folder} reads the text {text!r} as the mask"
+            f" {mask}: set data.mask_id to an id that no text has."
+          )
     unknown = content["model"].get("unk_token")
     self.unknown = ids.get(unknown, content["model"].get("unk_id"))
-    self.fingerprint = _hash(
+    self.fingerprint = content_hash(
       "folder", content, self.vocab.size, self.vocab.mask, self.vocab.pad
     )
 
@@ -278,10 +306,33 @@ class FolderTokenizer(Tokenizer):
     """Encodes each text, on all cores.
 
     Raises:
-      InputError: the tokenizer fails, or makes far more tokens than a text has
-        bytes.
+      InputError: the tokenizer fails, makes far more tokens than a text has
+        bytes, or reads a part of a text as the mask.
     """
-    return _encode_batch(self._tokenizer, texts)
+    rows = _encode_batch(self._tokenizer, texts)
+    for text, ids in zip(texts, rows, strict=True):
+      if self.vocab.mask in ids:
+        raise InputError(
+          f"the tokenizer reads a part of the text that begins {text[:40]!r} as"
+          f" the mask {self.vocab.mask}: set data.mask_id to an id that no text"
+          " has."
+        )
+    return rows
+
+  def encode_special_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """Encodes each text; names of special tokens in it are those tokens.
+
+    Raises:
+      InputError: as `encode_batch`, but for the mask.
+    """
+    return _encode_batch(self._special, texts)
+
+  @functools.cached_property
+  def _special(self) -> Any:
+    """The same tokenizer, reading special tokens; few need this second one."""
+    special = type(self._tokenizer).from_str(self._tokenizer.to_str())
+    special.encode_special_tokens = False
+    return special
 
   def _mark(self, id_):
     # Special tokens have a text of their own, which is what is shown.
@@ -290,6 +341,12 @@ class FolderTokenizer(Tokenizer):
     return super()._mark(id_) or "[UNUSED]"
 
   def _decode(self, ids):
+    if not self._verbatim.keys().isdisjoint(ids):
+      runs = itertools.groupby(ids, key=self._verbatim.get)
+      return "".join(
+        "".join(text for _ in run) if text else self._decode(list(run))
+        for text, run in runs
+      )
     with clear_library_errors("the tokenizer cannot decode these ids", _COPY):
       return self._tokenizer.decode(ids, skip_special_tokens=False)
 
@@ -398,7 +455,8 @@ def _vocab(n: int) -> Vocab:
   return Vocab(size=n + 2, mask=n, pad=n + 1)
 
 
-def _hash(*content: object) -> str:
+def content_hash(*content: object) -> str:
+  """Hashes JSON values."""
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -64,6 +64,70 @@ def test_every_text_comes_back(tokenizer, text):
   assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def byte_level(content):
+  pass
+
+
+def add_letter(content):
+  # Its characters are those of the bytes E9 and 21, in no UTF-8.
+  added = content["added_tokens"][-1] | {"id": 263, "content": "é!"}
+  content["added_tokens"].append(added)
+
+
+def byte_fallback(content):
+  """The parts that a converted SentencePiece model has, as of Llama 2."""
+  space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+  tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a"]
+  content["model"] = {
+    "type": "BPE",
+    "vocab": {token: i for i, token in enumerate(tokens)},
+    "merges": [],
+    "unk_token": "<unk>",
+    "fuse_unk": True,
+    "byte_fallback": True,
+  }
+  content["normalizer"] = {
+    "type": "Sequence",
+    "normalizers": [{"type": "Prepend", "prepend": "▁"}, space],
+  }
+  content["pre_tokenizer"] = None
+  content["decoder"] = {
+    "type": "Sequence",
+    "decoders": [
+      {**space, "pattern": {"String": "▁"}, "content": " "},
+      {"type": "ByteFallback"},
+      {"type": "Fuse"},
+      {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ],
+  }
+
+
+@pytest.mark.parametrize("change", [byte_level, add_letter, byte_fallback])
+@pytest.mark.parametrize("text", [*tiny_text.HARD, "aé!b", "é!"])
+def test_hard_texts_come_back(tmp_path, change, text):
+  tiny_text.write_model_folder(tmp_path)
+  content = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+  change(content)
+  write(tmp_path, "tokenizer.json", content)
+  tokenizer = FolderTokenizer(tmp_path)
+  if change is byte_fallback:  # whose sign for a space is no text
+    text = text.replace("▁", "")
+  ids = tokenizer.encode(text)
+  assert tokenizer.decode(ids).encode() == text.encode()
+  assert tokenizer.vocab.mask not in ids
+
+
+def test_a_mask_that_text_has_is_refused(tmp_path):
+  tiny_text.write_model_folder(tmp_path, mask_token_id=259)  # " w"
+  with pytest.raises(InputError, match="reads the text ' w' as the mask 259"):
+    FolderTokenizer(tmp_path)
+  # "he" and "ll" never become "hell" by themselves, but in a longer text.
+  tokenizer = FolderTokenizer(tmp_path, mask=262)
+  tokenizer.vocab = Vocab(270, 258, 261)
+  with pytest.raises(InputError, match="that begins 'hello' as the mask 258"):
+    tokenizer.encode_batch(["w", "hello"])
+
+
 def test_special_and_unused_ids_show(tokenizer):
   ids = [*tokenizer.encode("é"), 262, 262, 261, 269, *tokenizer.encode("w")]
   shown = "é<|mdm_mask|><|mdm_mask|><|endoftext|>[UNUSED]w"

@@ -45,6 +45,20 @@ def test_every_text_comes_back(folder, merges, text):
   assert all(0 <= i < tokenizer.vocab.mask for i in ids)
 
 
+@pytest.mark.parametrize("text", tiny_text.HARD)
+def test_hard_texts_come_back(folder, text):
+  tokenizers = [GPT2Tokenizer(folder, merges) for merges in (None, 0, 3)]
+  for tokenizer in (*tokenizers, CharTokenizer(text)):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids).encode() == text.encode()
+    assert all(0 <= i < tokenizer.vocab.mask for i in ids)
+
+
+def test_half_of_a_surrogate_pair_is_no_text(bpe):
+  with pytest.raises(InputError, match="cannot encode these texts"):
+    bpe.encode("a\ud800")
+
+
 def test_first_merges_alone_are_a_dense_vocabulary(folder, bpe):
   small = GPT2Tokenizer(folder, 2)
   assert small.vocab.size == 256 + 2 + 2

@@ -5,6 +5,24 @@ import json
 
 MERGES = ["h e", "l l", "he ll", "Ġ w", "# #"]
 
+# One letter of each of Unicode's planes, and what is lost easily.
+HARD = [
+  "".join(chr(plane << 16 | 0x1042) for plane in range(17)),
+  "".join(map(chr, range(0x100))),
+  "\0",
+  "\0a\0\0",
+  "\r\n \r \n\n\t\x0b\x0c\x85\u2028\u2029",
+  " a ",
+  "   ",
+  "\n",
+  "\ufeffa\ufeff",
+  "\ufffd\ufffe\uffff\U0010ffff",
+  "e\u0301 \u00e9 \u212b \ufb01",
+  "\u200d\u202e\u2066",
+  "Ġ▁Ċ##",
+  "<|endoftext|><|mdm_mask|>[MASK][PAD]<unk><s></s><0x0A>",
+]
+
 
 def byte_characters():
   """GPT-2's characters for the bytes, in the order of their ids."""

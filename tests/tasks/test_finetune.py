@@ -8,6 +8,7 @@ import pytest
 
 from experiments.configs import base
 from flexmdm_jax.data.loader import make_loader
+from flexmdm_jax.data.splits import SPLITS
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import HoleLayout, infill_start, prompt_start
 from flexmdm_jax.tasks import make_task
@@ -142,6 +143,46 @@ def test_questions_become_records(settings):
   assert end == len(record["tokens"]) == records.lengths[0]
   start = task.start([record])
   assert start.length.tolist() == [begin]
+
+
+CHAT = "{% for m in messages %}<|endoftext|>{{ m.content }}{% endfor %}!"
+
+
+def test_a_question_is_asked_in_the_chat_template(settings, tmp_path):
+  say = {"role": "user", "content": "Hi<|mdm_mask|>"}
+  rows = [
+    QUESTION,
+    {"messages": [say, {"role": "assistant", "content": "Ho"}]},
+    {"messages": [say]},
+    {"messages": "Hi"},
+  ]
+  data = settings("gsm8k", rows)
+  plain = make_task("flexmdm", data)
+  with pytest.raises(InputError, match="has no chat template"):
+    make_task("flexmdm", {**data, "chat": True})
+  (tmp_path / "llada" / "chat_template.jinja").write_text(CHAT)
+  data["chat"] = True
+  records = make_task("flexmdm", data).records
+  found = {record["row"]: record for x in SPLITS for record in read(records, x)}
+  assert sorted(found) == [0, 1]
+  for row, prefix, hole in ((0, "How much?", None), (1, say["content"], "Ho")):
+    tokens, (begin, end) = found[row]["tokens"], found[row]["hole"]
+    assert tokens[0] == 261 and 262 not in tokens
+    assert plain.to_text(tokens[1:begin]) == f"{prefix}!"
+    answer = plain.to_text(tokens[begin:end])
+    assert answer == hole or boxed(answer) == "1000"
+  (tmp_path / "llada" / "chat_template.jinja").write_text("{% if %}")
+  with pytest.raises(InputError, match="is no template"):
+    make_task("flexmdm", data)
+  with pytest.raises(InputError, match="asks no questions"):
+    make_task("flexmdm", {**settings("code", [HOLE]), "chat": True})
+
+
+def read(records, split):
+  try:
+    return list(records(split))
+  except InputError:  # none fell into it
+    return []
 
 
 def test_samples_are_read_back_from_the_hole(settings):

@@ -8,7 +8,7 @@ from experiments.configs import openwebtext_175m, shakespeare, wordnet
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.parameters import num_parameters
 from flexmdm_jax.runs import Run
-from tests.data.tiny_text import write_bpe, write_jsonl
+from tests.data.tiny_text import write_bpe, write_jsonl, write_model_folder
 
 CONFIGS = [openwebtext_175m, shakespeare, wordnet]
 TEXTS = ["hello w", "he\n\n" * 40, "é ## hello"]
@@ -115,3 +115,44 @@ def test_text_that_cannot_be_had(settings, changes, message):
   text = task(settings(**changes))
   with pytest.raises(InputError, match=message):
     text.records("train")
+
+
+def test_conversations_are_documents(settings, tmp_path):
+  folder = write_model_folder(tmp_path / "llada")
+  say = {"role": "user", "content": "hello <|mdm_mask|>"}
+  rows = [{"messages": [say, {**say, "content": "w"}]}, {"messages": [1]}]
+  path, other = tmp_path / "chats.jsonl", tmp_path / "other.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  other.write_text(json.dumps({"messages": [say]}))
+  changes = dict(
+    chat=True,
+    train=str(other),
+    test=str(path),
+    tokenizer="folder",
+    tokenizer_folder=str(folder),
+    merges=None,
+  )
+  with pytest.raises(InputError, match="has no chat template"):
+    task(settings(**changes))
+  template = "{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}"
+  (folder / "chat_template.jinja").write_text(template)
+  text = task(settings(**changes))
+  (record,) = text.records("test")
+  ids = record["tokens"].tolist()
+  assert ids[-3:] == [261, *text.encode_text("w"), 261] and 262 not in ids
+  shown = "hello <|mdm_mask|><|endoftext|>w<|endoftext|>"
+  assert text.to_text(ids) == shown
+  (totals,) = (x.metadata["splits"]["test"] for x in text.text_sets)
+  assert totals["skipped"] == {"no_chat": 1}
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"source": "tfds", "train": "a:b"}, "beside data.source=tfds"),
+    ({"tokenizer": "char"}, "tokenizer=char has no chat template"),
+  ],
+)
+def test_conversations_need_files_and_a_template(settings, changes, message):
+  with pytest.raises(InputError, match=message):
+    task(settings(chat=True, **changes))

@@ -16,17 +16,23 @@ r"""Formats of rows: how one becomes the text of a prefix, a hole and a suffix.
          HumanEval-Infilling is published, whose hole is the solution. On both
          sides of the hole stands the plain text <infill-boundary>, given.
 
+With a chat template (`data.chat`) the question is a message of the user, and
+the prefix is what the model reads before it answers. A row {"messages"} is an
+example too, whose hole is the last message, the assistant's.
+
 Source: arXiv 2509.01025, experiments "GSM8K" and "code infilling".
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from flexmdm_jax.data.chat import as_messages
 from flexmdm_jax.data.documents import check_text
+from flexmdm_jax.errors import InputError
 
 BOUNDARY = "<infill-boundary>"
 
@@ -52,6 +58,30 @@ def gsm8k_parts(row: Mapping[str, Any]) -> list[Parts]:
     f"<answer>\n\\boxed{{{clean_number(result)}}}\n</answer>"
   )
   return [Parts(question + "\n", hole, "")]
+
+
+def chat_parts(
+  row: Mapping[str, Any], render: Callable[[Sequence[Any]], str]
+) -> list[Parts]:
+  """Makes the example of a row of GSM8K, or of {"messages"}; none of others.
+
+  Args:
+    row: the row.
+    render: function that makes the prefix of the messages before the answer.
+  """
+  try:
+    if "messages" in row:
+      *before, last = as_messages(row["messages"])
+      hole, fault = check_text(last.get("content"))
+      if fault or last["role"] != "assistant":
+        return []
+      return [Parts(render(before), hole, "")]
+    return [
+      Parts(render([{"role": "user", "content": prefix[:-1]}]), hole, suffix)
+      for prefix, hole, suffix in gsm8k_parts(row)
+    ]
+  except InputError:  # the row's own: a wrong template was refused before
+    return []
 
 
 def boxed(text: str) -> str | None:

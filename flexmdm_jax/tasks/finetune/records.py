@@ -28,6 +28,7 @@ def tokenise(
   tokenizer: Tokenizer,
   max_length: int,
   skipped: Skipped,
+  prefix_tokenizer: Tokenizer | None = None,
 ) -> Tables:
   """Tokenises examples, each of their three parts by itself.
 
@@ -36,6 +37,8 @@ def tokenise(
     tokenizer: the tokenizer of the text.
     max_length: tokens of the longest example that is kept.
     skipped: counts what is left out, as "too_long".
+    prefix_tokenizer: the tokenizer of the prefixes; by default that of the
+      text.
   """
   tables = {split: (array.array("i"), array.array("i")) for split in SPLITS}
 
@@ -47,10 +50,15 @@ def tokenise(
 
   examples = filter(short, examples)
   while chunk := list(itertools.islice(examples, _CHUNK)):
-    texts = itertools.chain.from_iterable(parts for _, _, parts in chunk)
-    encoded = tokenizer.encode_batch(list(texts))
-    for i, (split, row, _) in enumerate(chunk):
-      prefix, hole, suffix = encoded[3 * i : 3 * i + 3]
+    prefixes, holes, suffixes = zip(
+      *(parts for _, _, parts in chunk), strict=True
+    )
+    encoded = tokenizer.encode_batch([*holes, *suffixes])
+    holes, suffixes = encoded[: len(chunk)], encoded[len(chunk) :]
+    prefixes = (prefix_tokenizer or tokenizer).encode_batch(prefixes)
+    for (split, row, _), prefix, hole, suffix in zip(
+      chunk, prefixes, holes, suffixes, strict=True
+    ):
       begin, end = len(prefix), len(prefix) + len(hole)
       length = end + len(suffix)
       if length > max_length:

@@ -17,13 +17,19 @@ from typing import Any
 
 from flexmdm_jax import schema
 from flexmdm_jax.data.cache import cached_folder
+from flexmdm_jax.data.chat import ChatTokenizer, load_chat_template
 from flexmdm_jax.data.documents import Files, Skipped
 from flexmdm_jax.data.splits import SPLITS, content_split, require_split
 from flexmdm_jax.data.tokenizers import Tokenizer, load_tokenizer
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.rows import HoleLayout, stack
 from flexmdm_jax.schema import count, setting
-from flexmdm_jax.tasks.finetune.formats import Parts, code_parts, gsm8k_parts
+from flexmdm_jax.tasks.finetune.formats import (
+  Parts,
+  chat_parts,
+  code_parts,
+  gsm8k_parts,
+)
 from flexmdm_jax.tasks.finetune.records import (
   FORMAT,
   HoleRecords,
@@ -43,6 +49,8 @@ class FineTuneSettings(TokenSettings):
       With "train" alone, a hash of each row decides its split.
     text_key: the key of a text of code.
     holes: examples of a text of code.
+    chat: put the question, or the row's `messages` before the last, into the
+      chat template of `tokenizer_folder`.
   """
 
   train: str | None = setting(None)
@@ -50,11 +58,17 @@ class FineTuneSettings(TokenSettings):
   test: str | None = setting(None)
   text_key: str = setting("code")
   holes: int = count(1)
+  chat: bool = setting(False)
 
   def __post_init__(self):
     super().__post_init__()
     if self.tokenizer == "char":
       raise InputError("data.tokenizer=char is unknown: choose gpt2 or folder.")
+    if self.chat and self.name != "gsm8k":
+      raise InputError(
+        f"data.chat=True stands beside data.name={self.name!r}, which asks no"
+        " questions: set data.name='gsm8k'."
+      )
 
 
 class FineTuneTask(Task):
@@ -71,6 +85,7 @@ class FineTuneTask(Task):
     self.buckets = self._data["buckets"]
     self.vocab = self.tokenizer.vocab
     self.max_length = self._data["max_length"]
+    _ = self.chat  # a template that is wrong is refused at once
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -78,11 +93,21 @@ class FineTuneTask(Task):
     return load_tokenizer(self._data)
 
   @functools.cached_property
+  def chat(self) -> ChatTokenizer | None:
+    """Tokenizer of conversations; None where `data.chat` is off."""
+    if not self._data["chat"]:
+      return None
+    template = load_chat_template(self._data["tokenizer_folder"])
+    return ChatTokenizer(self.tokenizer, template)
+
+  @functools.cached_property
   def layout(self):
     return HoleLayout(self.vocab, self.max_length)
 
   def parts(self, row: Mapping[str, Any]) -> list[Parts]:
     """Makes the examples of a row, as text."""
+    if self.chat:
+      return chat_parts(row, self.chat.render)
     if self._data["name"] == "gsm8k":
       return gsm8k_parts(row)
     return code_parts(row, self._data["text_key"], self._data["holes"])
@@ -171,6 +196,8 @@ class FineTuneTask(Task):
       self._data["holes"],
       self.max_length,
     ]
+    if self.chat:
+      recipe.append(self.chat.fingerprint)
     return cached_folder(
       data_folder(self._data["folder"]),
       "finetune",
@@ -182,7 +209,11 @@ class FineTuneTask(Task):
     """Writes the files of `HoleRecords` for all splits."""
     skipped = Skipped()
     tables = tokenise(
-      self._examples(files, skipped), self.tokenizer, self.max_length, skipped
+      self._examples(files, skipped),
+      self.tokenizer,
+      self.max_length,
+      skipped,
+      self.chat,
     )
     if skipped:
       logging.warning("skipped rows: %s", dict(skipped))

@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flexmdm_jax import schema
+from flexmdm_jax.data.chat import (
+  ChatTokenizer,
+  Conversations,
+  load_chat_template,
+)
 from flexmdm_jax.data.documents import Files, Source, Tfds
 from flexmdm_jax.data.loader import require_buckets
 from flexmdm_jax.data.mixture import Mixture, parse_weights
@@ -67,6 +72,8 @@ class TextSource:
       NAME:SPLIT for TFDS. With "train" alone, a hash of each document decides
       its split.
     text_key: the key of the text in a row.
+    chat: a document is a row's `messages`, of "files" alone, put into the chat
+      template of `data.tokenizer_folder`.
   """
 
   source: str = setting("files", among=_SOURCES)
@@ -74,6 +81,7 @@ class TextSource:
   validation: str | None = setting(None)
   test: str | None = setting(None)
   text_key: str = setting("text")
+  chat: bool = setting(False)
 
   def __post_init__(self):
     require(self, "data")
@@ -119,6 +127,7 @@ class TextTask(SequenceTask):
     self._counts = self._check_mixture() if self._mixture else {}
     lengths_differ = self.inserts or self.causal
     self.buckets = self._data["buckets"] if lengths_differ else ()
+    self._require_chats()
     self.vocab = self.tokenizer.vocab
 
   def _check_mixture(self) -> dict[str, int]:
@@ -136,6 +145,30 @@ class TextTask(SequenceTask):
       )
     weights = {name: x["weight"] for name, x in self._mixture.items()}
     return parse_weights(weights)
+
+  def _require_chats(self) -> None:
+    """Raises InputError unless conversations can be read."""
+    for section, source in self._settings().items():
+      if not source["chat"]:
+        continue
+      if source["source"] != "files":
+        raise InputError(
+          f"{section}.chat=True stands beside {section}.source="
+          f"{source['source']}: give conversations in files."
+        )
+      if self._data["tokenizer"] == "char":
+        raise InputError(
+          "data.tokenizer=char has no chat template: choose folder, or set"
+          " data.chat=False."
+        )
+      self._chat(source)
+
+  def _chat(self, source: Mapping[str, Any]) -> ChatTokenizer | None:
+    """Makes the tokenizer of a source's conversations; None without any."""
+    if not source["chat"]:
+      return None
+    template = load_chat_template(self._data["tokenizer_folder"])
+    return ChatTokenizer(self.tokenizer, template)
 
   def _settings(self) -> dict[str, Mapping[str, Any]]:
     """Collects the settings of each source, by their name in a config."""
@@ -160,17 +193,23 @@ class TextTask(SequenceTask):
     return self._prepare(None if char else self.tokenizer)
 
   def _prepare(self, tokenizer: Tokenizer | None) -> list[TextSet]:
-    return [
-      prepare(
+    text_sets = []
+    for section, source in self._settings().items():
+      found = _sources(section, source)
+      if (chat := self._chat(source)) is not None:
+        found = {
+          split: Conversations(files, chat) for split, files in found.items()
+        }
+      text_set = prepare(
         data_folder(self._data["folder"]),
-        _sources(section, source),
-        tokenizer,
+        found,
+        chat or tokenizer,
         max_length=self._data["max_length"],
         long=self._data["long"],
         setting=section,
       )
-      for section, source in self._settings().items()
-    ]
+      text_sets.append(text_set)
+    return text_sets
 
   def records(self, split):
     """Opens the records of a split.
