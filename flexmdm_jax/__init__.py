@@ -1,6 +1,9 @@
 """FlexMDM: any-order, variable-length masked diffusion in JAX."""
 
-from flexmdm_jax import alignment, convert, gap_laws, paths, schedules
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+from flexmdm_jax import alignment, gap_laws, paths, schedules
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import (
   MDM,
@@ -28,6 +31,9 @@ from flexmdm_jax.rows import (
 from flexmdm_jax.sampling.loop import SamplerConfig, Samples, Trace, sample
 from flexmdm_jax.states import MixedStates, PathStates
 from flexmdm_jax.vocab import Vocab
+
+if TYPE_CHECKING:
+  from flexmdm_jax import convert
 
 __all__ = [
   "MDM",
@@ -70,3 +76,20 @@ __all__ = [
   "schedules",
 ]
 __version__ = "0.1.0"
+
+# Imported when they are first asked for, as they bring more packages with them:
+# "module", or "module:name".
+_LATER = {"convert": "flexmdm_jax.convert"}
+
+
+def __getattr__(name: str) -> Any:
+  """Imports what `_LATER` names."""
+  if name not in _LATER:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  value = globals()[name] = pkgutil.resolve_name(_LATER[name])
+  return value
+
+
+def __dir__() -> list[str]:
+  """Lists all names, those of `_LATER` too."""
+  return sorted({*globals(), *_LATER})

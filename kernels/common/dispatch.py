@@ -1,6 +1,7 @@
 """Choice among a kernel's implementations."""
 
 import dataclasses
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,18 @@ class Implementation:
   run: Callable[..., Any]
   available: Callable[[Target], bool] = lambda _: True
   config: type | None = None
+
+
+def later(name: str) -> Callable[..., Any]:
+  """Makes a function that imports another, "module:name", when it is called.
+
+  Pallas takes .3 s to import, which only its devices are to pay.
+  """
+
+  def run(*args, **kwargs):
+    return pkgutil.resolve_name(name)(*args, **kwargs)
+
+  return run
 
 
 def dispatch(

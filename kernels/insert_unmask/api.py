@@ -9,23 +9,19 @@ import numpy as np
 from jax.experimental import checkify
 from jaxtyping import Array, Bool, Int32
 
-from flexmdm_jax.kernels.common import Implementation, dispatch
-from flexmdm_jax.kernels.insert_unmask import (
-  pallas_mosaic_gpu,
-  pallas_mosaic_tpu,
-  ref,
-)
+from flexmdm_jax.kernels.common import Implementation, dispatch, later
+from flexmdm_jax.kernels.insert_unmask import ref
 from flexmdm_jax.kernels.insert_unmask.config import GpuConfig, TpuConfig
 
 # The best first; the reference runs anywhere.
 IMPLEMENTATIONS = {
   "mosaic_gpu": Implementation(
-    pallas_mosaic_gpu.insert_unmask,
+    later(f"{__package__}.pallas_mosaic_gpu:insert_unmask"),
     available=lambda target: target.is_hopper,
     config=GpuConfig,
   ),
   "mosaic_tpu": Implementation(
-    pallas_mosaic_tpu.insert_unmask,
+    later(f"{__package__}.pallas_mosaic_tpu:insert_unmask"),
     available=lambda target: target.is_tpu,
     config=TpuConfig,
   ),

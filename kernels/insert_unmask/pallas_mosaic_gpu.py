@@ -20,11 +20,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Bool, Int32
 
-from flexmdm_jax.kernels.common import (
+from flexmdm_jax.kernels.common import target
+from flexmdm_jax.kernels.common.mosaic_gpu import (
   gpu_interpreter,
   gpu_load,
   gpu_params,
-  target,
 )
 from flexmdm_jax.kernels.insert_unmask.config import GPU_TABLE, GpuConfig
 

@@ -13,8 +13,6 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Key, UInt32
 from flexmdm_jax.kernels import common
 from flexmdm_jax.kernels.token_sample import (
   noise,
-  pallas_mosaic_gpu,
-  pallas_mosaic_tpu,
   ref,
   stats,
   xla,
@@ -348,12 +346,16 @@ def _checked(
 # The best first; the reference is run only if it is asked for.
 IMPLEMENTATIONS = {
   "mosaic_gpu": common.Implementation(
-    functools.partial(_from_scans, pallas_mosaic_gpu.scan_vocab),
+    functools.partial(
+      _from_scans, common.later(f"{__package__}.pallas_mosaic_gpu:scan_vocab")
+    ),
     available=lambda target: target.is_hopper,
     config=GpuConfig,
   ),
   "mosaic_tpu": common.Implementation(
-    functools.partial(_from_scans, pallas_mosaic_tpu.scan_vocab),
+    functools.partial(
+      _from_scans, common.later(f"{__package__}.pallas_mosaic_tpu:scan_vocab")
+    ),
     available=lambda target: target.is_tpu,
     config=TpuConfig,
   ),

@@ -21,6 +21,11 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Float32, Int32, UInt32
 
 from flexmdm_jax.kernels import common
+from flexmdm_jax.kernels.common.mosaic_gpu import (
+  gpu_interpreter,
+  gpu_load,
+  gpu_params,
+)
 from flexmdm_jax.kernels.token_sample import noise, stats
 from flexmdm_jax.kernels.token_sample.config import GpuConfig, gpu_config
 
@@ -64,7 +69,7 @@ def scan_vocab(
     )
   config = config or gpu_config(common.target().kind, N)
   if interpret is True:
-    interpret = common.gpu_interpreter()
+    interpret = gpu_interpreter()
   C, P, S = config.cluster, config.max_splits, config.stages
   clusters, tiles = pl.cdiv(N, C * _ROWS), pl.cdiv(V, _COLUMNS)
 
@@ -132,7 +137,7 @@ def scan_vocab(
     **cluster,
     num_threads=_CONSUMERS + 1,
     thread_name="warpgroup",
-    compiler_params=common.gpu_params(approx_math=True),
+    compiler_params=gpu_params(approx_math=True),
     interpret=interpret,
   )(*inputs.values())
   found = [x[:, :N] for x in found]
@@ -291,13 +296,11 @@ def _add_tile(logits, given, known, *, rows, first, temperature, aligned):
 
   def load(name):
     """Loads a statistic of the rows."""
-    return common.gpu_load(
-      known[name], layout=plgpu.Layout.WGMMA, optimized=False
-    )
+    return gpu_load(known[name], layout=plgpu.Layout.WGMMA, optimized=False)
 
   def of_rows(name):
     """Loads an input with a number a row, and repeats it over lanes."""
-    x = common.gpu_load(
+    x = gpu_load(
       given[name].at[rows],
       layout=plgpu.Layout.WGMMA.reduce(1),
       optimized=False,
@@ -308,7 +311,7 @@ def _add_tile(logits, given, known, *, rows, first, temperature, aligned):
   values, places = [], []
   for column in range(0, _COLUMNS // 2, _LANES):
     for place in (column, column + noise.LANES):
-      shift = common.gpu_load(
+      shift = gpu_load(
         given["bias"].at[pl.ds(first + place, _LANES)],
         layout=plgpu.Layout.WGMMA.reduce(0),
         optimized=False,
