@@ -33,14 +33,41 @@ TEXT = [
   "backports.zstd>=1; python_version<'3.14'",  # from then on in Python
 ]
 PLOTS = ["matplotlib>=3.9"]
+README = HERE / "README.md"
+PAPER = "https://arxiv.org/abs/2509.01025"
 
 setup(
   name="flexmdm_jax",
   version="0.1.0",
   description="Any-order, variable-length masked diffusion in JAX",
-  long_description=(HERE / "README.md").read_text(),
+  long_description=README.read_text("utf-8"),
   long_description_content_type="text/markdown",
-  license="Apache-2.0",
+  license_expression="Apache-2.0",
+  license_files=["LICENSE"],
+  project_urls={"Paper": PAPER},
+  keywords=[
+    "discrete diffusion",
+    "FlexMDM",
+    "flax",
+    "infilling",
+    "JAX",
+    "language model",
+    "masked diffusion",
+    "TPU",
+  ],
+  classifiers=[
+    "Development Status :: 4 - Beta",
+    "Environment :: Console",
+    "Environment :: GPU :: NVIDIA CUDA",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3 :: Only",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+  ],
   python_requires=">=3.11",
   packages=find_packages(include=["flexmdm_jax", "flexmdm_jax.*"])
   + [f"flexmdm_jax.kernels.{name}" for name in KERNELS],
@@ -54,6 +81,8 @@ setup(
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
+    "eval": ["lm-eval==0.4.13"],  # its interface changes between versions
+    "plots": PLOTS,
     "text": TEXT,
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],

@@ -1,10 +1,15 @@
 """Imports point one way, and each thing has its place; see WORKSPACE.md."""
 
 import ast
+import importlib
 import pathlib
 import re
 import subprocess
 import sys
+
+import pytest
+
+import flexmdm_jax as fm
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -160,8 +165,8 @@ def test_tests_mirror_the_tree():
   assert without == set(elsewhere) and len(without) == len(elsewhere)
 
 
-def test_the_top_imports_neither_plots_nor_data_sets():
-  # Both take seconds; `import flexmdm_jax` is for a notebook's first cell.
+def test_the_top_imports_little_beside_jax_and_flax():
+  # Data sets take seconds; `import flexmdm_jax` is for a notebook's first cell.
   text = "import sys, flexmdm_jax; print(*sys.modules)"
   out = subprocess.run(
     [sys.executable, "-c", text],
@@ -171,10 +176,31 @@ def test_the_top_imports_neither_plots_nor_data_sets():
     check=True,
   ).stdout.split()
   heavy = {
-    "matplotlib",
-    "tensorflow_datasets",
-    "orbax",
+    "array_record",
+    "flexmdm_jax.convert",
     "grain",
+    "huggingface_hub",
+    "jax.experimental.pallas",
+    "jinja2",
+    "matplotlib",
+    "ml_collections",
+    "optax",
+    "orbax",
+    "safetensors",
     "tensorboardX",
+    "tensorflow_datasets",
+    "tensorstore",
+    "tokenizers",
+    "torch",
+    "tqdm",
+    "transformers",
   }
   assert not heavy & set(out)
+
+
+def test_names_that_are_imported_later_are_there():
+  assert fm.convert is importlib.import_module("flexmdm_jax.convert")
+  assert set(fm.__all__) <= set(dir(fm))
+  assert all(getattr(fm, name) is not None for name in fm.__all__)
+  with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    _ = fm.nothing

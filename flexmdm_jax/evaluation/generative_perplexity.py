@@ -272,6 +272,6 @@ def import_mauve() -> Any:
     import mauve
   except ImportError as error:
     raise InputError(
-      f"mauve needs the package {error.name}: pip install -e '.[mauve]'."
+      f"mauve needs the package {error.name}: pip install 'flexmdm_jax[mauve]'."
     ) from error
   return mauve

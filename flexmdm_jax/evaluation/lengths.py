@@ -84,6 +84,6 @@ def import_figures() -> ModuleType:
     from flexmdm_jax.pictures import figures
   except ImportError as error:
     raise InputError(
-      f"plots need the package {error.name}: pip install matplotlib."
+      f"plots need the package {error.name}: pip install 'flexmdm_jax[plots]'."
     ) from error
   return figures

@@ -258,7 +258,8 @@ def _packages(gguf: bool) -> tuple[Any, Any]:
       import gguf
   except ImportError as error:
     raise InputError(
-      f"a scorer needs the package {error.name}: pip install -e '.[scorers]'."
+      f"a scorer needs the package {error.name}: pip install"
+      " 'flexmdm_jax[scorers]'."
     ) from error
   return torch, transformers
 
