@@ -16,6 +16,7 @@ from flexmdm_jax.data.chat import (
 )
 from flexmdm_jax.data.tokenizers import FolderTokenizer, GPT2Tokenizer
 from flexmdm_jax.errors import InputError
+from tests import fuzz
 from tests.data import tiny_text
 
 # In the manner of published ones: 261 stands between the turns.
@@ -210,3 +211,29 @@ def test_no_template_and_no_package(tokenizer, monkeypatch):
   chat._environment.cache_clear()
   with pytest.raises(InputError, match=r"pip install 'flexmdm_jax\[text\]'"):
     encode_chat(tokenizer, ChatTemplate("a", {}), "a")
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_folder(tmp_path, tokenizer, examples):
+  def act(content, path):
+    path.write_bytes(content)
+    encode_chat(tokenizer, load_chat_template(tmp_path), TURNS)
+
+  named = [{"name": "default", "template": SOURCE}]
+  path = tmp_path / "tokenizer_config.json"
+  for template in (SOURCE, named):
+    config = {"eos_token": {"content": "a"}, "chat_template": template}
+    fuzz.each(examples, fuzz.contents(config), lambda x: act(x, path))
+  path.unlink()
+  path = tmp_path / "chat_template.jinja"
+  fuzz.each(examples, fuzz.spoiled(SOURCE.encode()), lambda x: act(x, path))
+
+
+@pytest.mark.parametrize("examples", fuzz.EXAMPLES)
+def test_any_messages(tokenizer, examples):
+  template = ChatTemplate(SOURCE, TOKENS)
+  fuzz.each(
+    examples,
+    fuzz.changed(TURNS),
+    lambda messages: encode_chat(tokenizer, template, messages),
+  )
