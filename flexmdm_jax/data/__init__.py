@@ -1,4 +1,4 @@
-"""Data: documents, tokenizers, records, mixtures and the input pipeline.
+"""Data: documents, tokenizers, chats, records, mixtures and the input pipeline.
 
 `synthetic` imports tensorflow_datasets, which takes seconds: import it where it
 is used, never here.

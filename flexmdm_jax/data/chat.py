@@ -23,14 +23,16 @@ from flexmdm_jax.reading import read_json, read_text
 # A conversation: one user's message, or messages with "role" and "content".
 Messages = str | Sequence[Mapping[str, Any]]
 
-# The largest published templates have some 20,000 characters.
-_MOST_SOURCE = 1 << 20
+# The largest published templates have some 20,000 characters; these take 1.5 s
+# to compile.
+_MOST_SOURCE = 1 << 17
 _MOST_TEXT = 1 << 24
-# Steps of one rendering: 1,000 messages, each of which looks at all others,
-# take a million. A turn of a loop is one, and takes .1 us at least; a call, of
-# a macro say, takes 14 us.
-_MOST_STEPS = 1_000_000
-_CALL = 10
+# Steps of one rendering, of .1 to .2 us each: nodes of its syntax tree that are
+# visited, as the turns of loops and the calls tell. The calls alone take 14 us.
+# Gemma 4's template, which looks back from each message, takes 19 million for
+# 1,000 of them.
+_MOST_STEPS = 50_000_000
+_CALL = 100
 _MOST_BITS = 1 << 16
 _COPY = "take a good copy"
 _TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -82,13 +84,14 @@ class ChatTemplate:
       **variables,
       "messages": as_messages(messages),
       "add_generation_prompt": add_generation_prompt,
-      _STEPS: _Steps(),
     }
+    template, call = self._compiled
+    known[_STEPS] = _Steps(call)
     pieces, length = [], 0
     with clear_library_errors(
       f"{self.place} refuses the messages", "change them, or the template"
     ):
-      for piece in self._compiled.generate(known):
+      for piece in template.generate(known):
         pieces.append(piece)
         length += len(piece)
         if length > _MOST_TEXT:
@@ -101,15 +104,16 @@ class ChatTemplate:
     return content_hash(self.source, dict(self.tokens))
 
   @functools.cached_property
-  def _compiled(self) -> Any:
-    """The template in Python; InputError if it is none."""
+  def _compiled(self) -> tuple[Any, int]:
+    """The template in Python, and the steps of a call; InputError if none."""
     if len(self.source) > _MOST_SOURCE:
       raise InputError(
         f"{self.place} has more than {_MOST_SOURCE:,} characters: {_COPY}."
       )
     environment = _environment()
     with clear_library_errors(f"{self.place} is no template", _COPY):
-      return environment.from_string(environment.counted(self.source))
+      tree, call = environment.counted(self.source)
+      return environment.from_string(tree), call
 
 
 def load_chat_template(
@@ -371,19 +375,20 @@ _STEPS = "_flexmdm_steps"
 class _Steps:
   """Counter of the steps of one rendering."""
 
-  def __init__(self):
+  def __init__(self, call: int):
     self._left = _MOST_STEPS
+    self.call = call
 
-  def take(self, number: int = 1) -> None:
+  def take(self, number: int) -> None:
     """Takes steps; ValueError if there are none left."""
     self._left -= number
     if self._left < 0:
       raise ValueError(f"it takes more than {_MOST_STEPS:,} steps")
 
-  def take_each(self, values: Iterator[Any]) -> Iterator[Any]:
-    """Yields values, a step each."""
+  def take_each(self, values: Iterator[Any], number: int) -> Iterator[Any]:
+    """Yields values, so many steps each."""
     for value in values:
-      self.take()
+      self.take(number)
       yield value
 
 
@@ -414,14 +419,26 @@ def _environment() -> Any:
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def counted(self, source):
-      """Parses a template whose loops count their turns."""
+      """Parses a template whose loops count; finds the steps of a call."""
+
+      def size(node):  # loops in it count by themselves
+        return 1 + sum(
+          size(child)
+          for child in node.iter_child_nodes()
+          if not isinstance(child, nodes.For)
+        )
+
       tree = self.parse(source)
+      called = map(size, tree.find_all((nodes.Macro, nodes.CallBlock)))
+      call = _CALL + max(called, default=0)
       for loop in tree.find_all(nodes.For):
-        loop.iter = nodes.Filter(loop.iter, "_counted", [], [], None, None)
-      return tree
+        turn = [nodes.Const(size(loop))]
+        loop.iter = nodes.Filter(loop.iter, "_counted", turn, [], None, None)
+      return tree, call
 
     def call(self, context, /, function, *args, **kwargs):
-      context.resolve(_STEPS).take(_CALL)
+      steps = context.resolve(_STEPS)
+      steps.take(steps.call)
       return super().call(context, function, *args, **kwargs)
 
     def call_binop(self, context, operator, left, right):
@@ -429,11 +446,11 @@ def _environment() -> Any:
       return super().call_binop(context, operator, left, right)
 
   @jinja2.pass_context
-  def counted(context, values):
+  def counted(context, values, turn):
     steps = context.resolve(_STEPS)
     if not hasattr(values, "__len__"):
-      return steps.take_each(values)
-    steps.take(len(values))
+      return steps.take_each(values, turn)
+    steps.take(turn * len(values))
     return values
 
   def raise_exception(message):

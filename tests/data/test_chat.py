@@ -87,7 +87,7 @@ def test_templates_are_rendered_as_transformers_does(source, expected):
   [
     ("{% if %}", "is no template (Expected an expression"),
     ("{{" + "(" * 5000 + ")" * 5000 + "}}", "is no template"),
-    ("x" * 2_000_000, "more than 1,048,576 characters"),
+    ("x" * 200_000, "more than 131,072 characters"),
     ("{{ nothing.at.all }}", "'nothing' is undefined"),
     ("{{ raise_exception('users first') }}", "messages (users first): change"),
     ("{{ ''.__class__.__mro__ }}", "'__class__' of 'str' object is unsafe"),
@@ -97,12 +97,12 @@ def test_templates_are_rendered_as_transformers_does(source, expected):
     (
       "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}"
       "{% endfor %}",
-      "more than 100,000 steps",
+      "more than 1,000,000 steps",
     ),
     (
       "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}"
       "{% endmacro %}{{ m(40) }}",
-      "more than 100,000 steps",
+      "more than 1,000,000 steps",
     ),
     ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
     (
@@ -116,7 +116,7 @@ def test_templates_are_rendered_as_transformers_does(source, expected):
   ],
 )
 def test_templates_that_are_wrong_or_do_not_end(monkeypatch, source, message):
-  monkeypatch.setattr(chat, "_MOST_STEPS", 100_000)
+  monkeypatch.setattr(chat, "_MOST_STEPS", 1_000_000)
   assert message in refused(source)
 
 
