@@ -34,16 +34,20 @@ from flexmdm_jax.vocab import Vocab
 
 if TYPE_CHECKING:
   from flexmdm_jax import convert
+  from flexmdm_jax.inference import Generation, Model
+  from flexmdm_jax.loading import load
 
 __all__ = [
   "MDM",
   "Denoiser",
   "DiT",
   "ElboTerms",
+  "Generation",
   "InputError",
   "JointInterpolant",
   "LoRA",
   "MixedStates",
+  "Model",
   "Noised",
   "PathStates",
   "Prediction",
@@ -64,6 +68,7 @@ __all__ = [
   "gap_laws",
   "infill_start",
   "lengths_first",
+  "load",
   "log_likelihood_bound",
   "mask_start",
   "merge_lora",
@@ -79,7 +84,12 @@ __version__ = "0.1.0"
 
 # Imported when they are first asked for, as they bring more packages with them:
 # "module", or "module:name".
-_LATER = {"convert": "flexmdm_jax.convert"}
+_LATER = {
+  "Generation": "flexmdm_jax.inference:Generation",
+  "Model": "flexmdm_jax.inference:Model",
+  "convert": "flexmdm_jax.convert",
+  "load": "flexmdm_jax.loading:load",
+}
 
 
 def __getattr__(name: str) -> Any:

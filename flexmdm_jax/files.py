@@ -5,6 +5,7 @@ files are read is in `reading`.
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -28,10 +29,16 @@ _DISK_ERRORS = {
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+def package_version() -> str:
+  """Returns the version of this package."""
+  return importlib.import_module(__package__).__version__
+
+
 def versions() -> dict[str, str]:
   """Lists the versions of Python and of the packages that decide a result."""
   found = {name: importlib.metadata.version(name) for name in _PACKAGES}
   return {
+    "flexmdm_jax": package_version(),
     "python": platform.python_version(),
     **found,
     "device": jax.devices()[0].device_kind,

@@ -6,7 +6,7 @@ The tight bound is ours: see `losses.tight_terms`.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from flexmdm_jax.alignment import align
 from flexmdm_jax.errors import InputError
@@ -58,6 +58,8 @@ def log_likelihood_bound(
   vocab: Vocab,
   num_times: int,
   kind: str = "tight",
+  frozen: Bool[Array, "B L"] | None = None,
+  open_gaps: Bool[Array, "B L+1"] | None = None,
 ) -> Float[Array, " B"]:
   """Estimates an upper bound on `-log p(x1)` without bias, in nats.
 
@@ -74,6 +76,10 @@ def log_likelihood_bound(
     kind: "tight", whose mean over the data is the entropy for a perfect model;
       or "paper", the paper's, which is loose even then, since it treats which
       tokens survived as known. Without insertions they are the same.
+    frozen: tokens that are given: the estimate is of `-log p` of the others
+      given these. None: no token is.
+    open_gaps: gaps of the sequences that tokens may be missing from; see
+      `interpolant.noise`, which also tells the default.
 
   Returns:
     One estimate a sequence.
@@ -82,7 +88,16 @@ def log_likelihood_bound(
     InputError: unknown `kind`, or num_times < 1.
   """
   terms = bound_terms(
-    key, denoiser, tokens, length, interpolant, vocab, num_times, kind
+    key,
+    denoiser,
+    tokens,
+    length,
+    interpolant,
+    vocab,
+    num_times,
+    kind,
+    frozen,
+    open_gaps,
   )
   return terms.unmask + terms.insert
 
@@ -96,6 +111,8 @@ def bound_terms(
   vocab: Vocab,
   num_times: int,
   kind: str = "tight",
+  frozen: Bool[Array, "B L"] | None = None,
+  open_gaps: Bool[Array, "B L+1"] | None = None,
 ) -> ElboTerms:
   """Estimates the two parts of `log_likelihood_bound`, whose arguments it has.
 
@@ -110,19 +127,19 @@ def bound_terms(
     raise InputError(f"num_times={num_times} must be at least 1.")
   B, L = tokens.shape
 
-  def draw(key, tokens, length, t):
+  def draw(key, tokens, length, t, frozen, open_gaps):
     times = draw_times(key, interpolant, L)
-    return noise(tokens, length, *times, t, vocab)
+    return noise(tokens, length, *times, t, vocab, frozen, open_gaps)
 
   schedules = (interpolant.insertion, interpolant.unmasking)
   breaks = tuple(sorted({x for schedule in schedules for x in schedule.breaks}))
   # Nothing is ever absent without insertions: a state has one embedding.
   one_embedding = isinstance(interpolant.insertion, Immediate)
 
-  def terms(prediction, noised, t, tokens, length):
+  def terms(prediction, noised, t, tokens, length, frozen):
     if kind == "paper" or one_embedding:
       return elbo_terms(prediction, noised, t, interpolant)
-    alignment = align(noised, tokens, length)
+    alignment = align(noised, tokens, length, frozen)
     return tight_terms(prediction, noised, t, interpolant, alignment)
 
   def at_time(total, inputs):
@@ -132,13 +149,18 @@ def bound_terms(
     u = (stratum + jax.random.uniform(time_key, (B,))) / num_times
     times = importance_times(u, breaks=breaks)
     noised = jax.vmap(draw)(
-      jax.random.split(noise_key, B), tokens, length, times.t
+      jax.random.split(noise_key, B),
+      tokens,
+      length,
+      times.t,
+      frozen,
+      open_gaps,
     )
     prediction = denoiser(noised.tokens, noised.length, times.t)
     prediction = prediction._replace(
       token_logits=forbid_mask(prediction.token_logits, vocab)
     )
-    found = jax.vmap(terms)(prediction, noised, times.t, tokens, length)
+    found = jax.vmap(terms)(prediction, noised, times.t, tokens, length, frozen)
     more = jax.tree.map(lambda x: times.weight * x / num_times, found)
     return jax.tree.map(jnp.add, total, more), None
 

@@ -14,6 +14,7 @@ Source: arXiv 2509.01025, "conditional generation and infilling".
 
 import abc
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -121,6 +122,24 @@ def hole_row(
   )
 
 
+def holes_row(parts: Sequence[Tokens], L: int, vocab: Vocab) -> Rows:
+  """Makes a row that is given but for the holes between its parts.
+
+  Args:
+    parts: the tokens between the holes, two parts at least; the first and the
+      last may be empty.
+    L: room of the row.
+    vocab: the id space.
+
+  Raises:
+    InputError: there are more than L tokens.
+  """
+  tokens = np.concatenate([np.asarray(part, np.int32) for part in parts])
+  row = growing_row(tokens, range(len(tokens)), L, vocab)
+  holes = np.cumsum([len(part) for part in parts[:-1]])
+  return row._replace(open_gaps=np.isin(np.arange(L + 1), holes))
+
+
 def fixed_row(tokens: Tokens, frozen: Iterable[int], L: int, fill: int) -> Rows:
   """Makes a row of a fixed length, with every gap closed.
 
@@ -224,9 +243,35 @@ def infill_start(
       " each to a row (an empty list is allowed)."
     )
   pairs = list(zip(prefixes, suffixes, strict=True))
-  given = [[*prefix, *suffix] for prefix, suffix in pairs]
-  _require_ids(given, L, vocab, "prefix and suffix")
-  return _start((hole_row(p, [], s, L, vocab) for p, s in pairs), L)
+  return holes_start(pairs, L, vocab, "prefix and suffix")
+
+
+def holes_start(
+  parts: Sequence[Sequence[Sequence[int]]],
+  L: int,
+  vocab: Vocab,
+  what: str = "infill",
+) -> Rows:
+  """Makes rows that fill the holes between their parts.
+
+  Args:
+    parts: of each row the token ids between its holes, two parts at least.
+    L: room of a row, the parts included.
+    vocab: the id space.
+    what: word for a row, in errors.
+
+  Raises:
+    InputError: a row has fewer than two parts, is longer than L, or holds the
+      mask or an unknown id.
+  """
+  for i, row in enumerate(parts):
+    if len(row) < 2:
+      raise InputError(
+        f"{what} {i} has {len(row)} parts and no hole: give at least two, with"
+        " a hole between (a part may be empty)."
+      )
+  _require_ids([list(itertools.chain(*row)) for row in parts], L, vocab, what)
+  return _start((holes_row(row, L, vocab) for row in parts), L)
 
 
 def anchor_start(

@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Key
 
 from flexmdm_jax import memory, paths, schema, settings
+from flexmdm_jax.data.chat import ChatTemplate, load_chat_template
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.inference import Model
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
@@ -25,16 +26,7 @@ from flexmdm_jax.prediction import Denoiser
 from flexmdm_jax.pretrained import checkpoint as pretrained_lib
 from flexmdm_jax.reading import read_json
 from flexmdm_jax.rows import Start
-from flexmdm_jax.sampling import (
-  Placement,
-  SamplerConfig,
-  Samples,
-  Trace,
-  in_batches,
-  row_keys,
-  sample,
-  sample_autoregressive,
-)
+from flexmdm_jax.sampling import SamplerConfig, Samples, Trace
 from flexmdm_jax.tasks import Task, make_task
 from flexmdm_jax.training import hosts, loop, partition
 from flexmdm_jax.training.checkpoint import restore_ema
@@ -423,8 +415,8 @@ class Run:
   ) -> Samples:
     """Samples from `start` by the settings of `sampler`.
 
-    A diffusion model is sampled on `path`, its rows split over the devices that
-    are here; a causal model from left to right, on one device.
+    A baseline's rows, or a task's own, may begin in any way; see
+    `inference.Model.sample`.
 
     Args:
       key: one key.
@@ -438,11 +430,7 @@ class Run:
     Raises:
       InputError: batch_size < 1.
     """
-    if self.task.causal:
-      draw, shares = self._from_left_to_right(denoiser), 1
-    else:
-      draw, shares = self._on_all_devices(denoiser), jax.device_count()
-    return in_batches(draw, key, start, batch_size, shares)
+    return self.model_with(denoiser).sample(key, start, batch_size)
 
   def trace(
     self, key: Key[Array, ""], denoiser: ModelDenoiser, start: Start
@@ -461,39 +449,42 @@ class Run:
     Raises:
       InputError: the model reads from left to right.
     """
-    if self.task.causal:
-      raise InputError(
-        "method=autoregressive has no trace: give a run of another method."
-      )
-    N = start.tokens.shape[0]
-    # Rows are repeated until they divide over the devices.
-    rows = np.arange(N + -N % jax.device_count()) % N
-    samples = self._on_all_devices(denoiser)(
-      row_keys(key, N)[rows],
-      start=jax.tree.map(lambda x: np.asarray(x)[rows], start),
-      trace=True,
-    )
-    return jax.tree.map(lambda x: np.asarray(x)[:, :N], samples.trace)
+    return self.model_with(denoiser).trace(key, start).trace
 
-  def _from_left_to_right(
-    self, denoiser: ModelDenoiser
-  ) -> Callable[..., Samples]:
-    """Makes `(key, start=...) -> Samples` of a causal model."""
-    return functools.partial(
-      sample_autoregressive,
+  def model_with(self, denoiser: ModelDenoiser) -> Model:
+    """Joins the run and its trained network to a model that people use.
+
+    Args:
+      denoiser: the trained network, as `restore` gives it.
+    """
+    method = "autoregressive" if self.task.causal else "mdm"
+    return Model(
       denoiser=denoiser,
       vocab=self.task.vocab,
-      temperature=self.sampler.temperature,
-      top_p=self.sampler.top_p,
+      interpolant=self.interpolant,
+      path=self.path,
+      sampler=self.sampler,
+      max_length=self.task.max_length,
+      tokenizer=getattr(self.task, "tokenizer", None),
+      template=self._template(),
+      method="flexmdm" if self.task.inserts else method,
+      about={"training": self._training()},
     )
 
-  def _on_all_devices(self, denoiser: ModelDenoiser) -> Callable[..., Samples]:
-    """Makes `(key, start=...) -> Samples` of a diffusion model."""
-    return functools.partial(
-      sample,
-      denoiser=self.on_path(denoiser),
-      interpolant=self.path,
-      vocab=self.task.vocab,
-      config=self.sampler,
-      placement=Placement(make_mesh()),
-    )
+  def _template(self) -> ChatTemplate | None:
+    """Loads the chat template of the run's tokenizer, if it has one."""
+    data = self.config["data"]
+    if data.get("tokenizer") != "folder":
+      return None
+    return load_chat_template(data["tokenizer_folder"])
+
+  def _training(self) -> dict[str, Any]:
+    """Tells how the model was trained, without any path of this machine."""
+    data = self.config["data"]
+    return {
+      "data": data["name"],
+      "steps": self.loop.num_steps,
+      "batch_size": self.step.batch_size,
+      "learning_rate": self.optimizer.learning_rate,
+      "seed": self.loop.seed,
+    }

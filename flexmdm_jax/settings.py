@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
 from flexmdm_jax import paths, schedules, schema
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.models import description
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.gaps import GAP_HEADS, LAW_HEADS
 from flexmdm_jax.models.lora import LoRA
@@ -67,7 +66,7 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
     )
   for name in ("dtype", "param_dtype"):
     if name in settings:
-      settings[name] = _dtype(f"model.{name}", settings[name])
+      settings[name] = description.dtype(f"model.{name}", settings[name])
   if isinstance(settings.get("remat"), bool):  # as configs once had it
     settings["remat"] = "full" if settings["remat"] else "none"
   if kind == "dit":
@@ -208,13 +207,6 @@ def make_schedule(config: Mapping[str, Any]) -> schedules.Schedule:
   return schedules.from_config(
     {key: value for key, value in config.items() if value is not None}
   )
-
-
-def _dtype(setting: str, name: str) -> Any:
-  """Makes the type that a setting names."""
-  known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-  schema.require_value(setting, name, str, schema.Range(among=known))
-  return known[name]
 
 
 def settings_help() -> str:

@@ -31,8 +31,9 @@ LAYERS = [
   {"data", "pictures"},
   {"tasks"},
   {"training"},
-  {"settings"},
+  {"settings", "inference"},
   {"runs"},
+  {"loading"},
   {"evaluation", "dryrun", "__main__"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

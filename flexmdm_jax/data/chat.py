@@ -302,6 +302,9 @@ class ChatTokenizer(Tokenizer):
   def _decode(self, ids):
     return self._base._decode(ids)
 
+  def _save(self, folder):
+    return self._base._save(folder)
+
 
 def _unquoted(text: str) -> str:
   """Removes the marks of `ChatTokenizer.render`."""

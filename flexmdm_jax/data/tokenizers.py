@@ -33,6 +33,13 @@ _MOST_TOKENS = 16
 # How much longer a normaliser or a decoder may make a text.
 _MOST_GROWTH = 64
 _COPY = "take a good copy"
+# What a pretrained model's folder has of its tokenizer.
+_FOLDER_FILES = (
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+)
 
 
 class Tokenizer(abc.ABC):
@@ -94,6 +101,18 @@ class Tokenizer(abc.ABC):
   def _decode(self, ids: list[int]) -> str:
     """Decodes ids that are text."""
 
+  def save(self, folder: pathlib.Path) -> dict[str, Any]:
+    """Writes the tokenizer's files into a folder that exists.
+
+    Returns:
+      A JSON-ready description, from which `load_saved` makes it again.
+    """
+    return {**self._save(folder), "fingerprint": self.fingerprint}
+
+  @abc.abstractmethod
+  def _save(self, folder: pathlib.Path) -> dict[str, Any]:
+    """Writes the files, and tells the kind of the tokenizer."""
+
 
 class CharTokenizer(Tokenizer):
   """Tokenizer with one id a character, and one for all unknown characters."""
@@ -121,6 +140,9 @@ class CharTokenizer(Tokenizer):
 
   def _decode(self, ids):
     return "".join((*self.characters, "<unk>")[i] for i in ids)
+
+  def _save(self, folder):
+    return {"kind": "char", "characters": "".join(self.characters)}
 
 
 class GPT2Tokenizer(Tokenizer):
@@ -179,6 +201,10 @@ class GPT2Tokenizer(Tokenizer):
   def _decode(self, ids):
     return self._bpe.decode(ids)
 
+  def _save(self, folder):
+    self._bpe.save(str(folder / "tokenizer.json"))
+    return {"kind": "gpt2"}
+
 
 class FolderTokenizer(Tokenizer):
   """Tokenizer of a pretrained model, from its Hugging Face folder.
@@ -226,6 +252,11 @@ class FolderTokenizer(Tokenizer):
     path = folder / "tokenizer.json"
     content = read_json(path, {"model": dict}, _COPY)
     _require_modest(content, path)
+    self._files = {
+      name: read_text(folder / name, _COPY)
+      for name in _FOLDER_FILES
+      if (folder / name).exists()
+    }
     model = _read_object(folder / "config.json")
     told = [
       model,
@@ -350,6 +381,12 @@ class FolderTokenizer(Tokenizer):
     with clear_library_errors("the tokenizer cannot decode these ids", _COPY):
       return self._tokenizer.decode(ids, skip_special_tokens=False)
 
+  def _save(self, folder):
+    # As they were read, whatever has become of the folder since.
+    for name, content in self._files.items():
+      (folder / name).write_text(content, encoding="utf-8")
+    return {"kind": "folder"}
+
 
 def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
   """Loads the tokenizer of the files that a config names.
@@ -375,6 +412,34 @@ def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:
     mask=data.get("mask_id"),
     pad=data.get("pad_id"),
     size=data.get("vocab_size"),
+  )
+
+
+def load_saved(
+  folder: pathlib.Path, description: Mapping[str, Any], vocab: Vocab
+) -> Tokenizer:
+  """Loads the tokenizer that `Tokenizer.save` wrote.
+
+  Args:
+    folder: the folder.
+    description: what `save` returned.
+    vocab: the id space of the model.
+
+  Raises:
+    InputError: the files are missing or damaged, or the description is none.
+  """
+  kind = description.get("kind")
+  if kind == "char" and isinstance(description.get("characters"), str):
+    return CharTokenizer(description["characters"])
+  if kind == "gpt2":
+    return GPT2Tokenizer(folder)
+  if kind == "folder":
+    return FolderTokenizer(
+      folder, mask=vocab.mask, pad=vocab.pad, size=vocab.size
+    )
+  raise InputError(
+    f"the tokenizer of {folder} is of no kind that is known"
+    f" ({str(dict(description))[:80]}): {_COPY}."
   )
 
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.evaluation.likelihood import make_batches
 from flexmdm_jax.evaluation.scorers import HuggingFaceScorer, Scorer, Scores
+from flexmdm_jax.inference.likelihood import make_batches
 from flexmdm_jax.likelihood import next_token_nats
 from flexmdm_jax.runs import Run
 
@@ -61,9 +61,9 @@ class RunScorer:
     truncated = np.array([len(row) > room for row in rows], bool)
     examples = [task.encode({"tokens": row[:room]}) for row in rows]
     nats = [np.zeros(0, np.float32)] * len(rows)
-    for chosen, tokens, length in make_batches(examples, self._batch_size):
-      losses = np.asarray(self._nats(tokens, length))
-      for i, row, n in zip(chosen, losses, length, strict=False):
+    for chosen, batch in make_batches(examples, self._batch_size):
+      losses = np.asarray(self._nats(batch.tokens, batch.length))
+      for i, row, n in zip(chosen, losses, batch.length, strict=False):
         if texts[i]:
           # What was cut has no end.
           nats[i] = row[: n - int(truncated[i])]

@@ -69,4 +69,5 @@ def sample_autoregressive(
   _, tokens, length, ended = jax.lax.while_loop(unfinished, next_token, state)
   # One call told each new token, and one the end.
   calls = length - start.length + ended.astype(jnp.int32)
-  return Samples(tokens, length, ~ended, calls)
+  given = jnp.arange(L) < start.length[:, None]
+  return Samples(tokens, length, ~ended, calls, given)

@@ -40,7 +40,7 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.prediction import Denoiser, as_pytree
 from flexmdm_jax.rows import Start
-from flexmdm_jax.sampling.canvas import Canvas, canvas_widths
+from flexmdm_jax.sampling.canvas import GIVEN, Canvas, canvas_widths
 from flexmdm_jax.sampling.chain import Chain
 from flexmdm_jax.sampling.config import SamplerConfig
 from flexmdm_jax.sampling.placement import Placement
@@ -64,6 +64,7 @@ class Samples(NamedTuple):
     truncated: rows that wanted more room than L at some step. They kept what
       fitted.
     calls: network calls that each row needed.
+    given: tokens that the start held; between them lies what filled its holes.
     trace: the states on the way, if asked for.
   """
 
@@ -71,6 +72,7 @@ class Samples(NamedTuple):
   length: Int[Array, " B"]
   truncated: Bool[Array, " B"]
   calls: Int[Array, " B"]
+  given: Bool[Array, "B L"]
   trace: Trace | None = None
 
   def sequences(self) -> list[np.ndarray]:
@@ -145,7 +147,7 @@ def sample(
 
 def in_batches(
   draw: Callable[..., Samples],
-  key: Key[Array, ""],
+  key: Key[Array, "*N"],
   start: Start,
   batch_size: int,
   shares: int = 1,
@@ -157,7 +159,7 @@ def in_batches(
   Args:
     draw: `(key, start=...) -> Samples`, `sample` with its other arguments
       given.
-    key: one key.
+    key: one key, or one for each row; see `row_keys`.
     start: N rows.
     batch_size: rows at once. The last batch is filled up by repeating rows, so
       that one compiled program serves them all.
@@ -172,7 +174,7 @@ def in_batches(
   if batch_size < 1:
     raise InputError(f"batch_size={batch_size} must be at least 1.")
   N = start.tokens.shape[0]
-  keys = row_keys(key, N)
+  keys = _as_row_keys(key, start)
   batch_size = shares * -(-min(batch_size, N) // shares)
   by_length = np.argsort(np.asarray(start.length), kind="stable")
   done = []
@@ -181,7 +183,7 @@ def in_batches(
     batch = Start(*(np.asarray(x)[rows] for x in start))
     samples = draw(keys[rows], start=batch)
     real = min(batch_size, N - first)
-    done.append([np.asarray(x)[:real] for x in samples[:4]])
+    done.append([np.asarray(x)[:real] for x in samples[:5]])
   as_given = np.argsort(by_length)
   return Samples(
     *(np.concatenate(x)[as_given] for x in zip(*done, strict=True))
@@ -244,7 +246,7 @@ def _in_one_program(key, denoiser, start, settings, placement) -> Samples:
     return run(key, denoiser, start)
   frames = placement.rows(1)
   trace = Trace(frames, frames) if settings.trace else None
-  out_specs = Samples(*[placement.rows()] * 4, trace)
+  out_specs = Samples(*[placement.rows()] * 5, trace)
   return placement.by_rows(run, out_specs)(key, denoiser, start)
 
 
@@ -277,6 +279,7 @@ def _samples(state: _Progress) -> Samples:
     state.canvas.length,
     state.truncated,
     state.calls,
+    state.canvas.marks & GIVEN > 0,
     state.trace,
   )
 

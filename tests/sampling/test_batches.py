@@ -55,7 +55,7 @@ def test_rows_that_begin_alike_long_share_a_batch():
   def draw(keys, start):
     seen.append(start.length.tolist())
     rows = jnp.asarray(start.length)
-    return fm.sampling.Samples(start.tokens, rows, rows > 2, rows)
+    return fm.sampling.Samples(start.tokens, rows, rows > 2, rows, start.frozen)
 
   samples = in_batches(draw, jax.random.key(0), start, 2)
   assert seen == [[0, 1], [2, 3], [4, 0]]
