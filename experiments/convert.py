@@ -4,12 +4,12 @@
     [--retrofit=FILE.safetensors] [--check=FILE.safetensors]
   python -m experiments.convert --reverse --input=DIR --output=HF_FOLDER
 
-The folder says what it is: LLaDA, Dream, or the public FlexMDM of Dream-Coder by
-its extras. Tensors pass one at a time, so it needs little memory. Nothing in a
-folder is executed: pickled extras are read without running what they say, and
-come back as safetensors. `--check` then runs the network, in float32 on
-all devices that are here, on a file's `input_ids` (and times `t`) and compares
-its `logits`, as the public code computed them.
+The folder says what it is: LLaDA, Dream, or by its extras the public FlexMDM.
+Tensors pass one at a time, so it needs little memory. Nothing in a folder is
+executed: pickled extras are read without running what they say, and come back
+as safetensors. `--check` then runs the network, in float32 on all devices that
+are here, on a file's `input_ids` (and times `t`) and compares its `logits`, as
+the public code computed them.
 """
 
 from absl import flags

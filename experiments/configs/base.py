@@ -207,6 +207,8 @@ def finetune_data(name: str, **settings) -> config_dict.ConfigDict:
     test=placeholder(str),
     text_key="code",
     holes=1,
+    begin_id=placeholder(int),
+    separator_id=placeholder(int),
     tokenizer="folder",
     tokenizer_folder=placeholder(str),
     merges=placeholder(int),

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import ml_dtypes  # numpy reads bfloat16 once it is imported  # noqa: F401
 import numpy as np
 
-from flexmdm_jax.errors import InputError, clear_library_errors
+from flexmdm_jax.errors import clear_library_errors
 from flexmdm_jax.reading import open_file
 
 _FIX = "take a good copy, or its tensors as a safetensors file"

@@ -28,6 +28,7 @@ def tokenise(
   tokenizer: Tokenizer,
   max_length: int,
   skipped: Skipped,
+  around: tuple[Sequence[int], Sequence[int]] = ((), ()),
 ) -> Tables:
   """Tokenises examples, each of their three parts by itself.
 
@@ -36,6 +37,7 @@ def tokenise(
     tokenizer: the tokenizer of the text.
     max_length: tokens of the longest example that is kept.
     skipped: counts what is left out, as "too_long".
+    around: ids before and after every prefix.
   """
   tables = {split: (array.array("i"), array.array("i")) for split in SPLITS}
 
@@ -51,6 +53,7 @@ def tokenise(
     encoded = tokenizer.encode_batch(list(texts))
     for i, (split, row, _) in enumerate(chunk):
       prefix, hole, suffix = encoded[3 * i : 3 * i + 3]
+      prefix = [*around[0], *prefix, *around[1]]
       begin, end = len(prefix), len(prefix) + len(hole)
       length = end + len(suffix)
       if length > max_length:

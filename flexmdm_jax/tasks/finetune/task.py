@@ -43,6 +43,9 @@ class FineTuneSettings(TokenSettings):
       With "train" alone, a hash of each row decides its split.
     text_key: the key of a text of code.
     holes: examples of a text of code.
+    begin_id: id that precedes every prefix; None for none.
+    separator_id: id that ends every prefix, just before its hole. The public
+      7B's prompts have both: BOS, prompt, pad.
   """
 
   train: str | None = setting(None)
@@ -50,6 +53,8 @@ class FineTuneSettings(TokenSettings):
   test: str | None = setting(None)
   text_key: str = setting("code")
   holes: int = count(1)
+  begin_id: int | None = count(None, least=0)
+  separator_id: int | None = count(None, least=0)
 
   def __post_init__(self):
     super().__post_init__()
@@ -70,7 +75,17 @@ class FineTuneTask(Task):
     self._data = schema.checked(FineTuneSettings, data, "data")
     self.buckets = self._data["buckets"]
     self.vocab = self.tokenizer.vocab
+    for name in ("begin_id", "separator_id"):
+      value = self._data[name]
+      if value is not None and not self._is_token(value):
+        raise InputError(
+          f"data.{name}={value} must be an id below {self.vocab.size}, and not"
+          f" the mask {self.vocab.mask}."
+        )
     self.max_length = self._data["max_length"]
+
+  def _is_token(self, value: int) -> bool:
+    return value < self.vocab.size and value != self.vocab.mask
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -144,6 +159,18 @@ class FineTuneTask(Task):
     """Tokenises a text."""
     return self.tokenizer.encode(text)
 
+  def encode_prefix(self, text: str) -> list[int]:
+    """Tokenises what precedes a hole, with what begins and what ends it."""
+    begin, separator = self._around
+    return [*begin, *self.encode_text(text), *separator]
+
+  @property
+  def _around(self) -> tuple[list[int], list[int]]:
+    """The ids before every prefix, and those after it."""
+    ids = (self._data["begin_id"], self._data["separator_id"])
+    begin, separator = ([] if x is None else [x] for x in ids)
+    return begin, separator
+
   def to_text(self, tokens: Iterable[int]) -> str:
     """Decodes a sequence; masks show."""
     return self.tokenizer.decode(tokens)
@@ -171,6 +198,8 @@ class FineTuneTask(Task):
       self._data["holes"],
       self.max_length,
     ]
+    if any(self._around):  # records without any are as they were
+      recipe.append(self._around)
     return cached_folder(
       data_folder(self._data["folder"]),
       "finetune",
@@ -182,7 +211,11 @@ class FineTuneTask(Task):
     """Writes the files of `HoleRecords` for all splits."""
     skipped = Skipped()
     tables = tokenise(
-      self._examples(files, skipped), self.tokenizer, self.max_length, skipped
+      self._examples(files, skipped),
+      self.tokenizer,
+      self.max_length,
+      skipped,
+      self._around,
     )
     if skipped:
       logging.warning("skipped rows: %s", dict(skipped))
