@@ -111,7 +111,7 @@ TESTED_IN = {
   ],
   "exact/test_quality.py": ["exact/law"],
   "experiments/test_bad_input.py": ["errors"],
-  "experiments/test_convert_llada.py": ["pretrained/comparison"],
+  "experiments/test_convert.py": ["pretrained/comparison"],
   "models/test_dit.py": ["models/denoiser", "models/gaps", "models/layers"],
   "models/test_transformer.py": ["models/lora", "mesh"],
   "pictures/test_figures.py": ["tasks/maze/plots"],

@@ -12,8 +12,8 @@ trained, and what was added to Dream-Coder stays (--config.model.lora.added=True
 trains it on). --config.model.lora.rank=0 trains the model whole, as published
 with --config.optimizer.learning_rate=1e-5.
 The loss is the published one: its weights have a floor of 1e-3, its gap loss no
-constant, its times are uniform. Prompts are BOS, prompt, pad; code is without
-the pad, --config.data.separator_id=None, where text follows the hole.
+constant, its times are uniform. Prompts are BOS, prompt, pad. Sampling is ours;
+docs/retrofit.md has the published one.
 Hardware: one 80 GB GPU or 8 chips of TPU v5e with low-rank updates, 16 H100
 whole. docs/retrofit.md has the memory that dry runs show.
 """
@@ -73,13 +73,4 @@ def get_config():
     checkpoint_every=500,
   )
   config.mesh.layout = "fsdp"
-  # As published: 512 calls, the most likely of the masks first.
-  config.path = "power:2.9,power:2.89"
-  config.sampler.update(
-    steps=512,
-    method="adaptive",
-    confidence="top_prob",
-    insertions="published",
-    temperature=0.1,
-  )
   return config

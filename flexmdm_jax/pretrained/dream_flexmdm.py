@@ -133,6 +133,7 @@ def begin_id(folder: str | pathlib.Path, vocab: Vocab) -> int:
   told = read_json(path, fix="download it again")
   token = told.get("bos_token")
   token = token.get("content") if isinstance(token, dict) else token
+  token = token if isinstance(token, str) else None
   ids = dict(_listed(told.get("added_tokens_decoder")))
   if token not in ids and (folder / "tokenizer.json").exists():
     content = read_json(folder / "tokenizer.json", fix="download it again")
@@ -140,7 +141,7 @@ def begin_id(folder: str | pathlib.Path, vocab: Vocab) -> int:
     for entry in added if isinstance(added, list) else ():
       if isinstance(entry, dict) and isinstance(entry.get("content"), str):
         ids[entry["content"]] = entry.get("id")
-  found = ids.get(token) if isinstance(token, str) else None
+  found = ids.get(token)
   if type(found) is not int or not 0 <= found < vocab.size:
     raise InputError(
       f"{path} does not tell the id of bos_token={token!r:.60}, with which"
