@@ -23,8 +23,10 @@ from flexmdm_jax.models.transformer import ADDED
 from flexmdm_jax.pretrained import FAMILIES, checkpoint, dream_flexmdm
 from flexmdm_jax.pretrained.families import places_of
 from flexmdm_jax.pretrained.weights import flat_params
+from flexmdm_jax.runs import Run
 from flexmdm_jax.states import PathStates
 from flexmdm_jax.training.objectives import Diffusion
+from tests.data.tiny_text import write_model_folder
 from tests.pretrained import hf
 
 GOLDEN = hf.ROOT / "tests/golden/dream_flexmdm_tiny"
@@ -636,3 +638,61 @@ def test_a_gap_that_is_never_open_costs_nothing(gap_loss):
   if gap_loss == "damped":
     expected /= 1 + jnp.exp(log_gaps[1:])
   np.testing.assert_allclose(gradient, [0.0, *expected], rtol=1e-5)
+
+
+# --- Fine-tuning it. ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [2, 0])
+def test_fine_tuning(tmp_path, rank):
+  """From its folder to a tuned run, and whole back to its folder."""
+  sizes = dict(hidden_size=16, num_layers=2, num_heads=2, num_kv_heads=1)
+  vocab = fm.Vocab(270, mask=262, pad=261)
+  model = published().clone(
+    **sizes,
+    mlp_size=24,
+    vocab=vocab,
+    max_length=160,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+  )
+  params = fill_lora(model, {})
+  fm.convert.dream_flexmdm_to_hf(model, params, tmp_path / "folder")
+  checkpoint.from_hf(tmp_path / "folder", tmp_path / "orbax")
+
+  rows = [{"question": f"{i}?", "answer": f"{i}\n#### {i}"} for i in range(9)]
+  (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  config = dream_flexmdm_7b.get_config()
+  config.data.update(
+    name="gsm8k",
+    folder=str(tmp_path / "cache"),
+    train=str(tmp_path / "rows.jsonl"),
+    test=str(tmp_path / "rows.jsonl"),
+    tokenizer_folder=str(write_model_folder(tmp_path / "tokenizer")),
+    begin_id=5,
+    separator_id=vocab.pad,
+    max_length=160,
+    buckets=(160,),
+  )
+  config.model.update(
+    **sizes,
+    mlp_size=24,
+    vocab=dataclasses.asdict(vocab),
+    dtype="float32",
+    param_dtype="float32",
+  )
+  config.model.lora.rank = rank
+  config.train.update(num_steps=2, batch_size=8, accumulation=1, report_every=1)
+  config.optimizer.update(warmup_steps=0)
+  config.pretrained = str(tmp_path / "orbax")
+  run = Run.from_config(config.to_dict())
+  result = run.train(tmp_path / "work", progress=False)
+  assert result["step"] == 2 and np.isfinite(result["loss"])
+  _, tuned = run.restore(tmp_path / "work")
+  embed = tuned.params["embed"]
+  assert np.array_equal(embed, params["embed"]) == bool(rank)
+  merged = fm.merge_lora(tuned.model, tuned.params)
+  fm.convert.dream_flexmdm_to_hf(*merged, tmp_path / "tuned")
+  again, _ = fm.convert.dream_flexmdm_from_hf(tmp_path / "tuned")
+  assert again.clone(remat="full", mask_padding=True) == merged[0]
