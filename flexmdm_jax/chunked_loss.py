@@ -28,7 +28,7 @@ from flexmdm_jax.vocab import Vocab
 def unweighted_terms(
   features: Features,
   noised: Noised,
-  vocab: Vocab,
+  vocab: Vocab | None,
   chunk: int,
   alignment: Alignment | None = None,
   gap_loss: str = "phi",
@@ -39,7 +39,7 @@ def unweighted_terms(
     features: the denoiser's output for `noised.tokens`, before the logits; the
       mask itself is forbidden here.
     noised: the states of the batch and their truth.
-    vocab: supplies the mask id.
+    vocab: supplies the mask id; None where the mask is not forbidden.
     chunk: positions of a row whose logits are made at once, >= 1.
     alignment: targets that are means over all embeddings of each state.
     gap_loss: the kind of gap loss; see `losses.gap_nats`.
@@ -57,7 +57,7 @@ def unweighted_terms(
 def mask_nats_in_chunks(
   features: Features,
   noised: Noised,
-  vocab: Vocab,
+  vocab: Vocab | None,
   chunk: int,
   alignment: Alignment | None = None,
 ) -> Float[Array, " B"]:
@@ -72,7 +72,7 @@ def mask_nats_in_chunks(
     features: the denoiser's output, before the logits; the mask itself is
       forbidden here.
     noised: the states and their truth.
-    vocab: supplies the mask id.
+    vocab: supplies the mask id; None where the mask is not forbidden.
     chunk: positions of a row, >= 1.
     alignment: targets that are means over all embeddings of each state.
 
@@ -97,7 +97,8 @@ def mask_nats_in_chunks(
     logits = features._replace(
       hidden=hidden, unembed=unembed, bias=bias, adapter=adapter
     ).token_logits()
-    logits = forbid_mask(logits, vocab)
+    if vocab is not None:
+      logits = forbid_mask(logits, vocab)
     if alignment is None:
       losses = cross_entropy(logits, truth)
     else:

@@ -26,7 +26,7 @@ from flexmdm_jax.interpolant import JointInterpolant, Noised
 from flexmdm_jax.prediction import Prediction
 from flexmdm_jax.vocab import Vocab
 
-GAP_LOSSES = ("phi", "damped", "law")
+GAP_LOSSES = ("phi", "damped", "poisson", "law")
 
 
 class ElboTerms(NamedTuple):
@@ -151,10 +151,12 @@ def gap_nats(
     gap_loss: one of `GAP_LOSSES`. "phi" is the bound's. "damped" divides it by
       1 + the predicted number, through which no gradient flows: the gradient
       in `log_gaps` is then `(y - x) / (1 + y)`, which has the same zero and
-      does not grow with the gap. "law" is the cross-entropy of the counts under
-      the predicted law, whose mean is the rate; its targets are always the
-      drawn counts, since an alignment has only their means. The last two are
-      for training: they are no part of a likelihood bound.
+      does not grow with the gap. "poisson" is phi without its constant,
+      `y - x log y`: the same gradient, and the public 7B's number. "law" is
+      the cross-entropy of the counts under the predicted law, whose mean is the
+      rate; its targets are always the drawn counts, since an alignment has only
+      their means. All but "phi" are for training: they are no part of a
+      likelihood bound.
     law: the predicted law of each gap [G]; needed for "law".
 
   Raises:
@@ -170,7 +172,12 @@ def gap_nats(
     return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))
   truth = noised.gaps if alignment is None else alignment.gaps
   log_gaps = log_gaps.astype(jnp.float32)
-  losses = phi(truth, log_gaps)
+  if gap_loss == "poisson":
+    # Nothing is missing where nothing can be, at a log rate of -inf.
+    finite = jnp.where(truth > 0, log_gaps, 0.0)
+    losses = jnp.exp(log_gaps) - truth.astype(jnp.float32) * finite
+  else:
+    losses = phi(truth, log_gaps)
   if gap_loss == "damped":
     losses = losses / (1.0 + jax.lax.stop_gradient(jnp.exp(log_gaps)))
   return jnp.sum(jnp.where(noised.open_gaps, losses, 0.0))

@@ -236,7 +236,7 @@ class Run:
   ) -> dict:
     """Reads those parameters of `pretrained` that are wanted.
 
-    It is a folder of `experiments.convert_llada`, or the work directory of
+    It is a folder of `experiments.convert`, or the work directory of
     another run, of which the EMA parameters are taken: so a FlexMDM goes on
     from an MDM.
 

@@ -125,12 +125,14 @@ def make_objective(
     InputError: a setting is unknown, out of range, or does not suit the model.
   """
   time_exponent = train.pop("time_exponent")
+  weight_floor = train.pop("weight_floor", 0.0)
   states = train.pop("states", {"law": "path"})
   schema.require_value("train.states", states, Mapping)
   states = dict(states)
   settings = dict(
     targets=train.pop("targets"),
     gap_loss=train.pop("gap_loss", "phi"),
+    forbid_mask=train.pop("forbid_mask", True),
     loss_chunk=train.pop("loss_chunk", None),
   )
   if task.causal:
@@ -138,7 +140,12 @@ def make_objective(
   law = states.pop("law")
   laws = schema.Range(among=("path", "mixed"))
   schema.require_value("train.states.law", law, str, laws)
-  path = PathStates(interpolant, time_exponent)
+  path = PathStates(interpolant, time_exponent, weight_floor)
+  if law == "mixed" and weight_floor:
+    raise InputError(
+      f"train.weight_floor={weight_floor} is of the states of law 'path': set"
+      " train.states.law=path, or weight_floor=0."
+    )
   laws: StateLaw = path
   if states and task.inserts:  # checked, though the law may be another
     mixed = _mixed_states(interpolant, states, train)

@@ -100,17 +100,25 @@ class PathStates:
   Attributes:
     interpolant: the schedules.
     time_exponent: density of the times near 1; see `times`.
+    weight_floor: number added to the survival that a weight is divided by,
+      `a' / (1 - a + floor)`. 0 gives the hazards, and with them the bound; the
+      public 7B's is 1e-3, which makes the weights fall to 0 near t = 1.
 
   Raises:
-    InputError: time_exponent is not positive.
+    InputError: a number is out of range.
   """
 
   interpolant: JointInterpolant
   time_exponent: float = setting(EXPONENT, least=0.01, most=100)
-  is_bound = True
+  weight_floor: float = setting(0.0, least=0, most=1)
 
   def __post_init__(self):
     require(self, "train")
+
+  @property
+  def is_bound(self) -> bool:
+    """Tells whether the weights are the hazards."""
+    return self.weight_floor == 0
 
   def draw(self, key, batch_size, step=0) -> States:
     """Draws stratified times; the hazards are the weights.
@@ -129,15 +137,20 @@ class PathStates:
   def at(
     self, key: Key[Array, " B"], t: Float[Array, " B"], weight=1.0
   ) -> States:
-    """Makes the states at given times; `weight` multiplies the hazards."""
+    """Makes the states at given times; `weight` multiplies theirs."""
     return States(
       key=key,
       t=t,
       progress=t,
       masks=jnp.zeros_like(t),
-      unmask_weight=weight * self.interpolant.unmasking.hazard(t),
-      insert_weight=weight * self.interpolant.insertion.hazard(t),
+      unmask_weight=weight * self._weight(self.interpolant.unmasking, t),
+      insert_weight=weight * self._weight(self.interpolant.insertion, t),
     )
+
+  def _weight(self, schedule, t):
+    if self.is_bound:
+      return schedule.hazard(t)
+    return schedule.derivative(t) / (schedule.survival(t) + self.weight_floor)
 
   def noise(self, state, tokens, length, vocab, frozen, open_gaps) -> Noised:
     """Makes the joint interpolant's state of one row."""

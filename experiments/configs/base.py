@@ -210,6 +210,8 @@ def finetune_data(name: str, **settings) -> config_dict.ConfigDict:
     text_key="code",
     holes=1,
     chat=False,
+    begin_id=placeholder(int),
+    separator_id=placeholder(int),
     tokenizer="folder",
     tokenizer_folder=placeholder(str),
     merges=placeholder(int),

@@ -7,7 +7,7 @@
     [--config.mesh.layout=16xh100]
 
 LLADA is the checkpoint's folder as published, FOLDER what
-experiments.convert_llada made of it. Updates of rank 128 of queries, keys,
+experiments.convert made of it. Updates of rank 128 of queries, keys,
 values and the vocabulary head, a modulation by the time for each 8 blocks, and
 a gap head: 402,657,281 of 8.4B parameters are trained, on 13.1B tokens.
 --config.model.lora.rank=0 trains the model whole.

@@ -28,12 +28,15 @@ class LoRA:
     dropout: share of the inputs of A that are dropped in training, that is
       where the caller passes `rngs={"dropout": key}`.
     targets: names of the updated layers, out of `TARGETS`.
+    added: train what a retrofit adds as well: the time's modulation and the
+      gap head. False keeps those of a network that has learned them already.
   """
 
   rank: int = count(128)
   alpha: float = setting(128.0, above=0)
   dropout: float = setting(0.1, least=0, below=1)
   targets: tuple[str, ...] = setting(("q", "k", "v", "head"), among=TARGETS)
+  added: bool = setting(True)
 
   def __post_init__(self):
     require(self, "model.lora")

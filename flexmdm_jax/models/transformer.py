@@ -6,7 +6,9 @@ pretrained weights are trained on, or stay and are updated at low rank (`lora`).
 
 Outputs for L + 1 gaps need L + 1 positions. One pad position follows the
 tokens; or, in a family whose outputs predict the *next* token, one position
-precedes them. The package `pretrained` has each family's settings.
+precedes them; or sequences themselves begin with a token before which nothing
+is ever missing (`shifted`). The package `pretrained` has each family's
+settings.
 
 Logical axes of the parameters, which `training.sharding.Rules` maps to a mesh:
 `vocab`, `embed`, `heads`, `kv_heads`, `head_dim`, `mlp`, `layers`, `groups`
@@ -49,7 +51,10 @@ from flexmdm_jax.prediction import Features, Prediction
 from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.vocab import Vocab
 
-_RETROFIT = ("time", "modulation", "gap_head")
+# What a retrofit adds to a pretrained network, by the first name of its paths.
+ADDED = ("time", "modulation", "gap_head")
+# Heads that can be without an output for a gap in which nothing is missing.
+_SHIFTED_HEADS = (None, "log_rate", "softplus")
 
 
 class Transformer(nn.Module):
@@ -70,6 +75,10 @@ class Transformer(nn.Module):
     begin: id that precedes every sequence, in a family whose outputs predict
       the next token; sequences do not hold it. None: outputs predict the token
       at their own position.
+    shifted: outputs predict the next token and the gap before it, of sequences
+      that begin with a token of their own, such as a prompt's. No position is
+      added; the first token's logits are its own position's, and nothing is
+      ever missing before it: its `log_gaps` are -inf.
     mask_padding: positions beyond a sequence and the one pad position that is
       added take no part in attention. False is the public code's: a row then
       depends on how much padding follows it.
@@ -101,6 +110,7 @@ class Transformer(nn.Module):
   qkv_bias: bool = setting(False)
   tied: bool = setting(False)
   begin: int | None = count(None, least=0)
+  shifted: bool = setting(False)
   mask_padding: bool = setting(True)
   gap_head: str | None = setting(None, among=gaps.GAP_HEADS)
   gap_scale: float | None = setting(None, above=0)
@@ -125,15 +135,27 @@ class Transformer(nn.Module):
       raise InputError(
         f"begin={self.begin} must be an id below {self.vocab.size}."
       )
+    if self.shifted and self.begin is not None:
+      raise InputError(
+        f"begin={self.begin} precedes sequences, which shifted=True says begin"
+        " with a token of their own: choose one of the two."
+      )
+    if self.shifted and self.gap_head not in _SHIFTED_HEADS:
+      raise InputError(
+        f"gap_head={self.gap_head!r} has no law of a gap that is never open,"
+        " as shifted=True needs: choose one of log_rate, softplus."
+      )
 
   def trainable(self, path: tuple[str, ...]) -> bool:
     """Returns whether training changes the parameter at `path`.
 
-    With `lora` it changes A and B and what the retrofit adds; else everything.
+    With `lora` it changes A and B, and what the retrofit adds unless
+    `lora.added` is False; else everything.
     """
     if self.lora is None:
       return True
-    return path[0] in _RETROFIT or path[-1] in ("lora_a", "lora_b")
+    added = self.lora.added and path[0] in ADDED
+    return added or path[-1] in ("lora_a", "lora_b")
 
   @nn.compact
   def __call__(
@@ -161,7 +183,7 @@ class Transformer(nn.Module):
     tokens = jnp.where(jnp.arange(L) < length[:, None], tokens, self.vocab.pad)
     if self.begin is not None:
       tokens = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=self.begin)
-    elif self.gap_head is not None:
+    elif self.gap_head is not None and not self.shifted:
       tokens = jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=self.vocab.pad)
     positions = tokens.shape[-1]
     seq_length = length + (positions - L) if self.mask_padding else None
@@ -176,7 +198,10 @@ class Transformer(nn.Module):
     x = self._blocks(x, seq_length, self._modulations(t))
     x = RMSNorm(self.norm_epsilon, self.param_dtype, name="norm")(x)
 
-    matrix, adapter = self._unembed(x[:, :L], embedding)
+    hidden = x[:, :L]
+    if self.shifted:
+      hidden = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
+    matrix, adapter = self._unembed(hidden, embedding)
     log_gaps, gap_logits, gap_law = gaps.none(x.shape[0], L + 1)
     if self.gap_head is not None:
       log_gaps, gap_logits, gap_law = GapHead(
@@ -186,8 +211,11 @@ class Transformer(nn.Module):
         self.dtype,
         name="gap_head",
       )(x)
+      if self.shifted:
+        before = ((0, 0), (1, 0))
+        log_gaps = jnp.pad(log_gaps, before, constant_values=-jnp.inf)
     predicted = Features(
-      x[:, :L], matrix, None, log_gaps, gap_logits, adapter, gap_law
+      hidden, matrix, None, log_gaps, gap_logits, adapter, gap_law
     )
     return predicted if features else predicted.prediction()
 

@@ -28,7 +28,7 @@ from flax import traverse_util
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.transformer import Transformer
-from flexmdm_jax.pretrained import families, retrofit, source, weights
+from flexmdm_jax.pretrained import families, source, weights
 from flexmdm_jax.pretrained import folder as folders
 from flexmdm_jax.pretrained.source import Source
 from flexmdm_jax.reading import Keys, read_json
@@ -38,7 +38,11 @@ _PARAMS, _ABOUT, _SOURCE = "params", "pretrained.json", "source"
 _CHUNK_BYTES = 32 << 20
 _SAMPLES = 16
 # Keys of the description that the network needs, and its parameters.
-_NETWORK: Keys = {"config": dict, "retrofit": (dict, type(None))}
+_NETWORK: Keys = {
+  "config": dict,
+  "retrofit": (dict, type(None)),
+  "flexmdm": (bool, type(None)),
+}
 _VALUES: Keys = {"samples": dict}
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5"}
 _FILE_BYTES = 5 << 30
@@ -52,7 +56,8 @@ def from_hf(
   """Converts a Hugging Face folder; nothing in it is executed.
 
   Args:
-    folder: holds `config.json` and safetensors files.
+    folder: holds `config.json` and safetensors files; a FlexMDM's, its extras
+      as well.
     output: folder to make; it must be empty or not exist.
     retrofit_file: safetensors file of the tensors that a retrofit adds.
 
@@ -73,6 +78,7 @@ def from_hf(
     about = {
       "config": found.config,
       "retrofit": found.retrofit,
+      "flexmdm": found.model.shifted,
       "samples": {name: leaf.samples for name, leaf in leaves.items()},
     }
     (path / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
@@ -90,7 +96,7 @@ def to_hf(
   Args:
     folder: a folder that `from_hf` made.
     output: folder to make; it must be empty or not exist. A retrofit's tensors
-      go to `retrofit.safetensors`.
+      go to `retrofit.safetensors`, a FlexMDM's to `flexmdm_extras.safetensors`.
     max_bytes: largest size of one file of weights.
 
   Raises:
@@ -104,7 +110,7 @@ def to_hf(
   model = _model(about, arrays)
   base = families.family_of(about["config"]).table
   places = families.places_of(model, base)
-  added = set(retrofit.keys(places))
+  added = families.added_to(model, places)
 
   def read(key):
     place = places[key]
@@ -119,14 +125,11 @@ def to_hf(
   with folders.created(output) as path:
     for file in (folder / _SOURCE).iterdir():
       shutil.copy(file, path)
-    base_keys = [key for key in places if key not in added]
+    base_keys = [key for key in places if key not in set(added.keys)]
     folders.write_files(path, specs(base_keys), read, max_bytes)
-    if added:
+    if added.keys:
       folders.write_file(
-        path / folders.RETROFIT_FILE,
-        specs(sorted(added)),
-        read,
-        about["retrofit"],
+        path / added.file, specs(sorted(added.keys)), read, about["retrofit"]
       )
 
 
@@ -424,13 +427,18 @@ def _about(folder: pathlib.Path, keys: Keys) -> dict[str, Any]:
   if not path.exists():
     raise InputError(
       f"{folder} holds no {_ABOUT}: convert a Hugging Face folder with"
-      " experiments.convert_llada first."
+      " experiments.convert first."
     )
   return read_json(path, keys, "convert the model again")
 
 
 def _model(about: Mapping[str, Any], arrays: _Arrays) -> Transformer:
-  model = source.rebuilt(about["config"], about["retrofit"], arrays.shapes)
+  model = source.rebuilt(
+    about["config"],
+    about["retrofit"],
+    arrays.shapes,
+    bool(about.get("flexmdm")),
+  )
   if "embed" not in arrays.shapes:
     raise InputError(f"{arrays.folder} lacks embed: convert the model again.")
   dtype = arrays.dtype("embed")

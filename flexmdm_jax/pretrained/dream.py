@@ -57,7 +57,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(model: Transformer) -> dict[str, Any]:
-  return family.config_of(
+  config = family.config_of(
     model,
     _NAMES,
     architectures=["DreamModel"],
@@ -67,6 +67,9 @@ def _config(model: Transformer) -> dict[str, Any]:
     tie_word_embeddings=model.tied,
     eos_token_id=model.vocab.pad,
   )
+  if model.begin is None:  # its sequences have a beginning of their own
+    config["bos_token_id"] = model.vocab.pad
+  return config
 
 
 FAMILY = family.Family(

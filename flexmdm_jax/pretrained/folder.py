@@ -1,6 +1,7 @@
 """Folders of Hugging Face: `config.json` and weights in safetensors files.
 
-Nothing in them is executed: neither pickles nor their Python files are read.
+Nothing in them is executed: their Python files are not read, and an archive of
+`torch.save` is read without running what it says, see `pickled`.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from safetensors import safe_open
 
 from flexmdm_jax import checksums
 from flexmdm_jax.errors import InputError, clear_library_errors
+from flexmdm_jax.pretrained import pickled
 from flexmdm_jax.reading import (
   clear_read_errors,
   open_file,
@@ -25,6 +27,7 @@ from flexmdm_jax.reading import (
 )
 
 RETROFIT_FILE = "retrofit.safetensors"
+EXTRAS_FILE = "flexmdm_extras.safetensors"
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _AGAIN = "download it again"
@@ -34,10 +37,12 @@ _NUMPY_NAMES = {theirs: ours for ours, theirs in _DTYPES.items()}
 
 
 class Tensors(Mapping[str, np.ndarray]):
-  """Tensors of some safetensors files, each read when it is asked for.
+  """Tensors of some files, each read when it is asked for.
+
+  The files are safetensors, or with the suffix .pt archives of `torch.save`.
 
   Attributes:
-    metadata: the files' metadata, merged.
+    metadata: the safetensors files' metadata, merged.
     shapes: shape of each tensor.
     dtypes: type of each tensor; None where no network's weights have it.
   """
@@ -52,32 +57,45 @@ class Tensors(Mapping[str, np.ndarray]):
       verified: read them whole, if there are checksums beside them.
 
     Raises:
-      InputError: a file is missing, truncated, damaged or no safetensors file;
-        two files hold a tensor of the same name.
+      InputError: a file is missing, truncated, damaged or not of its kind; two
+        files hold a tensor of the same name.
     """
     self.metadata: dict[str, str] = {}
     self.shapes: dict[str, tuple[int, ...]] = {}
     self.dtypes: dict[str, str | None] = {}
     self._paths: dict[str, pathlib.Path] = {}
+    self._pickled: dict[str, pickled.Stored] = {}
     paths = [pathlib.Path(path) for path in paths]
     if verified:
       for folder in {path.parent for path in paths}:
         names = {path.name for path in paths if path.parent == folder}
         verify(folder, names.__contains__, "download it again")
     for path in paths:
+      if path.suffix == ".pt":
+        for key, stored in pickled.read(path).items():
+          dtype = stored.dtype if stored.dtype in _DTYPES else None
+          self._add(key, path, stored.shape, dtype)
+          self._pickled[key] = stored
+        continue
       with _opened(path) as file:
         self.metadata |= file.metadata() or {}
         for key in file.keys():  # it is no mapping
-          if key in self._paths:
-            raise InputError(
-              f"{key} is in two files, {self._paths[key]} and {path}: keep one."
-            )
           stored = file.get_slice(key)
-          self._paths[key] = path
-          self.shapes[key] = tuple(stored.get_shape())
-          self.dtypes[key] = _NUMPY_NAMES.get(stored.get_dtype())
+          dtype = _NUMPY_NAMES.get(stored.get_dtype())
+          self._add(key, path, tuple(stored.get_shape()), dtype)
+
+  def _add(self, key, path, shape, dtype):
+    """Notes a tensor of a file."""
+    if key in self._paths:
+      raise InputError(
+        f"{key} is in two files, {self._paths[key]} and {path}: keep one."
+      )
+    self._paths[key] = path
+    self.shapes[key], self.dtypes[key] = shape, dtype
 
   def __getitem__(self, key: str) -> np.ndarray:
+    if key in self._pickled:
+      return pickled.load(self._paths[key], self._pickled[key])
     # Opened anew: a mapped file stays in memory as far as it was read.
     with _opened(self._paths[key]) as file:
       return file.get_tensor(key)
@@ -106,6 +124,8 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
       the index names.
   """
   found = sorted(folder.glob("*.safetensors"))
+  # What a FlexMDM adds is no part of its backbone.
+  found = [path for path in found if path.name != EXTRAS_FILE]
   single = folder / _SINGLE
   if (folder / _INDEX).exists():
     keys = {"weight_map": dict}

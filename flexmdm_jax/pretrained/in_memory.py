@@ -7,14 +7,16 @@ import json
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.models.transformer import ADDED, Transformer
 from flexmdm_jax.pretrained import families, source, weights
 from flexmdm_jax.pretrained import folder as folders
-from flexmdm_jax.pretrained import retrofit as retrofits
+from flexmdm_jax.pretrained.family import Family
+from flexmdm_jax.pretrained.source import Source
 
 
 def llada_from_hf(
@@ -40,8 +42,50 @@ def llada_from_hf(
     InputError: `pretrained.source.read` refuses the folder.
   """
   found = source.read(folder, retrofit)
+  model = found.model.clone(mask_padding=mask_padding, **options)
+  return model, _params(found)
+
+
+def dream_flexmdm_from_hf(
+  folder: str | pathlib.Path, **options: Any
+) -> tuple[Transformer, dict]:
+  """Loads the public 7B FlexMDM from its folder; nothing in it is executed.
+
+  The module `pretrained.dream_flexmdm` has its schedules, which the folder
+  lacks, and its prompts. Its `log_gaps[0]` are -inf.
+
+  Args:
+    folder: holds `config.json`, safetensors files, and
+      `flexmdm_extras.safetensors` or `flexmdm_extras.pt`.
+    **options: other fields of `Transformer`, such as `dtype` and `max_length`.
+
+  Returns:
+    (model, params): `params` have the types that the files have, but for those
+    of the extras, which are float32; the model computes in the embedding's.
+
+  Raises:
+    InputError: there are no extras, or `pretrained.source.read` refuses the
+      folder.
+  """
+  found = source.read(folder)
+  if not found.model.shifted:
+    raise InputError(
+      f"{folder} holds no {folders.EXTRAS_FILE} and no flexmdm_extras.pt: it is"
+      " no FlexMDM's; download the model's extras, or use llada_from_hf."
+    )
+  return found.model.clone(**options), _params(found)
+
+
+def _params(found: Source) -> dict:
+  """Converts the parameters; those that are added to a network are float32."""
   params = weights.convert(found.places, found.tensors)
-  return found.model.clone(mask_padding=mask_padding, **options), params
+  flat = traverse_util.flatten_dict(params)
+  return traverse_util.unflatten_dict(
+    {
+      path: x.astype(jnp.float32) if path[0] in ADDED else x
+      for path, x in flat.items()
+    }
+  )
 
 
 def llada_to_hf(
@@ -61,15 +105,52 @@ def llada_to_hf(
     InputError: the folder is not empty or cannot be made; the model is of
       another family.
   """
-  family = families.FAMILIES["LLaDAModelLM"]
-  if model.begin is not None:
+  if model.begin is not None or model.shifted:
     raise InputError(
-      f"begin={model.begin}: a network whose outputs predict the next token is"
-      " no LLaDA. Convert it with pretrained.checkpoint.to_hf."
+      f"begin={model.begin}, shifted={model.shifted}: a network whose outputs"
+      " predict the next token is no LLaDA. Convert it with"
+      " dream_flexmdm_to_hf or pretrained.checkpoint.to_hf."
     )
+  _to_hf(model, params, folder, families.FAMILIES["LLaDAModelLM"])
+
+
+def dream_flexmdm_to_hf(
+  model: Transformer, params: dict, folder: str | pathlib.Path
+) -> None:
+  """Writes a public FlexMDM's folder, which `dream_flexmdm_from_hf` can read.
+
+  The extras go to `flexmdm_extras.safetensors`: no pickle is written.
+
+  Args:
+    model: a network as `dream_flexmdm_from_hf` gives it; `merge_lora` first
+      adds low-rank updates to the weights.
+    params: the model's parameters.
+    folder: folder to make; it must be empty or not exist.
+
+  Raises:
+    InputError: the folder is not empty or cannot be made; the model is no
+      FlexMDM of this form, or has low-rank updates.
+  """
+  form = (model.shifted, model.gap_head, model.time_group, model.time_scale)
+  if form != (True, "log_rate", 1, 1000.0):
+    raise InputError(
+      f"shifted={form[0]}, gap_head={form[1]}, time_group={form[2]},"
+      f" time_scale={form[3]}: the public FlexMDM has shifted=True,"
+      " gap_head=log_rate, time_group=1, time_scale=1000; convert one of these."
+    )
+  _to_hf(model, params, folder, families.FAMILIES["DreamModel"])
+
+
+def _to_hf(
+  model: Transformer,
+  params: dict,
+  folder: str | pathlib.Path,
+  family: Family,
+) -> None:
+  """Writes a network's folder; see `llada_to_hf`."""
   flat = traverse_util.flatten_dict(params, sep="/")
   places = families.places_of(model, family.table)
-  added = retrofits.keys(places)
+  added = families.added_to(model, places)
 
   def read(key):
     place = places[key]
@@ -87,8 +168,7 @@ def llada_to_hf(
   with folders.created(folder) as path:
     config = json.dumps(family.config(model), indent=1)
     (path / "config.json").write_text(config + "\n")
-    write(path / "model.safetensors", [k for k in places if k not in added])
-    if added:
-      write(
-        path / folders.RETROFIT_FILE, added, metadata=retrofits.metadata(model)
-      )
+    base_keys = [key for key in places if key not in set(added.keys)]
+    write(path / "model.safetensors", base_keys)
+    if added.keys:
+      write(path / added.file, added.keys, metadata=added.metadata)

@@ -8,7 +8,7 @@ import numpy as np
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.transformer import Transformer
-from flexmdm_jax.pretrained import families, weights
+from flexmdm_jax.pretrained import dream_flexmdm, families, weights
 from flexmdm_jax.pretrained import folder as folders
 from flexmdm_jax.pretrained import retrofit as retrofits
 from flexmdm_jax.pretrained.folder import Tensors
@@ -40,13 +40,15 @@ def read(
   """Reads a Hugging Face folder, all but the weights themselves.
 
   Args:
-    folder: holds `config.json` and safetensors files.
+    folder: holds `config.json` and safetensors files; a FlexMDM's, its extras
+      as well.
     retrofit: a safetensors file of the tensors that a retrofit adds.
 
   Raises:
     InputError: the folder belongs to no family, or its weights are missing,
       unknown, truncated, twice there or of another shape than `config.json`
-      implies; or its tokenizer has ids that the network lacks.
+      implies; or its tokenizer has ids that the network lacks; or a retrofit is
+      given for a FlexMDM.
   """
   folder = pathlib.Path(folder)
   config = folders.read_config(folder)
@@ -55,7 +57,15 @@ def read(
   paths = folders.weight_files(folder)
   folders.check_tokenizer(folder, model.vocab.size)
   metadata = None
-  if retrofit is not None:
+  extras = dream_flexmdm.extras_file(folder)
+  if extras is not None:
+    if retrofit is not None:
+      raise InputError(
+        f"{folder} is a FlexMDM, by its {extras.name}: give no retrofit."
+      )
+    model = dream_flexmdm.extended(model, config)
+    paths = [*paths, extras]
+  elif retrofit is not None:
     added = Tensors([pathlib.Path(retrofit)])
     model = retrofits.retrofitted(model, base, added.shapes, added.metadata)
     metadata = retrofits.metadata(model)
@@ -80,6 +90,7 @@ def rebuilt(
   config: Mapping[str, Any],
   retrofit: Mapping[str, str] | None,
   shapes: Mapping[str, tuple[int, ...]],
+  flexmdm: bool = False,
 ) -> Transformer:
   """Builds the network of a folder that was converted.
 
@@ -87,11 +98,14 @@ def rebuilt(
     config: parsed `config.json` of the folder that it was converted from.
     retrofit: the retrofit's metadata, or None.
     shapes: shapes of the parameters, by path.
+    flexmdm: it was a FlexMDM's folder.
 
   Raises:
     InputError: `families.model_from_config` refuses the config.
   """
   model = families.model_from_config(config)
+  if flexmdm:
+    return dream_flexmdm.extended(model, config)
   if retrofit is None:
     return model
   base = families.family_of(config).table

@@ -73,11 +73,15 @@ class Diffusion:
     gap_loss: "phi", the paper's; "damped", phi over (1 + the predicted
       number), without a gradient through that: the same minimiser, and a
       gradient that is no larger for a gap of a hundred tokens than for one of
-      one; or "law", for models that predict the law of each gap: the
-      cross-entropy of the counts. See `losses.gap_nats`.
+      one; "poisson", phi without its constant; or "law", for models that
+      predict the law of each gap: the cross-entropy of the counts. See
+      `losses.gap_nats`.
     loss_chunk: positions of a row whose token logits are made at once, where
       the denoiser has `features`. None: 2^24 / V, in multiples of 128.
       Changes the memory, not the update.
+    forbid_mask: leave the mask out of the law of a token, as samplers do.
+      False is the public 7B's: it is one of the outcomes, of probability 0 in
+      the data.
 
   Raises:
     InputError: `targets` or `gap_loss` is unknown, or loss_chunk < 1.
@@ -88,6 +92,7 @@ class Diffusion:
   targets: str = setting("sampled", among=TARGETS)
   gap_loss: str = setting("phi", among=GAP_LOSSES)
   loss_chunk: int | None = count(None)
+  forbid_mask: bool = setting(True)
   names = ("unmask", "insert")
 
   def __post_init__(self):
@@ -172,12 +177,18 @@ class Diffusion:
         chunk = max(_ROW_LOGITS // (128 * self.vocab.size), 1) * 128
       if chunk < noised.masked.shape[-1]:
         return chunked_loss.unweighted_terms(
-          predicted, noised, self.vocab, chunk, alignment, gap_loss
+          predicted,
+          noised,
+          self.vocab if self.forbid_mask else None,
+          chunk,
+          alignment,
+          gap_loss,
         )
       predicted = predicted.prediction()
-    predicted = predicted._replace(
-      token_logits=forbid_mask(predicted.token_logits, self.vocab)
-    )
+    if self.forbid_mask:
+      predicted = predicted._replace(
+        token_logits=forbid_mask(predicted.token_logits, self.vocab)
+      )
     score = functools.partial(losses.unweighted_terms, gap_loss=gap_loss)
     return jax.vmap(score)(predicted, noised, alignment)
 

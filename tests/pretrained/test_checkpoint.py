@@ -298,6 +298,38 @@ specs = {key: (noise.dtype, place.their_shape) for key, place in places.items()}
 read = lambda key: np.resize(noise, specs[key][1])
 folder.write_files(out, specs, read, max_bytes=200 << 20)
 """
+# The same size, as a FlexMDM with pickled extras.
+_MAKE_FLEXMDM = """
+import json, math, pathlib, sys
+import ml_dtypes, numpy as np
+from flexmdm_jax.pretrained import dream_flexmdm, folder, families
+from tests.pretrained import archives, hf
+out = pathlib.Path(sys.argv[1])
+golden = hf.ROOT / "tests/golden/dream_flexmdm_tiny"
+config = json.loads((golden / "config.json").read_text())
+config |= dict(hidden_size=1024, num_attention_heads=8, num_key_value_heads=8,
+               num_hidden_layers=21, intermediate_size=4096, vocab_size=32768)
+(out / "config.json").write_text(json.dumps(config))
+model = dream_flexmdm.extended(families.model_from_config(config), config)
+places = families.places_of(model, families.FAMILIES["DreamModel"].table)
+added = set(families.added_to(model, places).keys)
+noise = np.random.default_rng(0).normal(size=1 << 20).astype(ml_dtypes.bfloat16)
+def read(key):
+  shape = places[key].their_shape
+  return np.resize(noise, math.prod(shape)).reshape(shape)
+specs = {key: (noise.dtype, places[key].their_shape)
+         for key in places if key not in added}
+folder.write_files(out, specs, read, 200 << 20)
+pairs, storages = [], {}
+for i, key in enumerate(sorted(added)):
+  value = read(key)
+  strides = (value.shape[-1], 1)[-value.ndim:]
+  pairs.append((key, archives.tensor(value.shape, strides, size=value.size,
+                                     kind=b"BFloat16Storage", key=str(i))))
+  storages[str(i)] = value.tobytes()
+archives.archive(out / "flexmdm_extras.pt", archives.program(*pairs), storages)
+"""
+
 _CONVERT = """
 import pathlib, re, sys
 import jax
@@ -322,7 +354,8 @@ print(peak() - before)
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_the_largest_tensor(tmp_path):
+@pytest.mark.parametrize("make", [_MAKE, _MAKE_FLEXMDM], ids=["llada", "pt"])
+def test_memory_is_that_of_the_largest_tensor(tmp_path, make):
   def run(text, *arguments):
     arguments = [str(argument) for argument in arguments]
     done = subprocess.run(
@@ -337,8 +370,8 @@ def test_memory_is_that_of_the_largest_tensor(tmp_path):
 
   source, middle, small, out = (tmp_path / name for name in "abcd")
   source.mkdir()
-  run(_MAKE, source)
-  total = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+  run(make, source)
+  total = sum(path.stat().st_size for path in source.iterdir())
   assert len(list(source.glob("*.safetensors"))) > 3
   largest = 64 << 20
   there = int(run(_CONVERT, source, middle, small, out))

@@ -270,3 +270,29 @@ def test_what_is_not_there_is_named(settings):
   task = make_task("flexmdm", settings("gsm8k", [QUESTION], [QUESTION]))
   with pytest.raises(InputError, match="no validation examples of at most"):
     task.records("validation")
+
+
+def test_ids_around_every_prefix(settings):
+  """The public 7B's prompts: BOS, prompt, pad; then the answer's gap."""
+  plain = make_task("flexmdm", settings("gsm8k", [QUESTION], [QUESTION]))
+  vocab = plain.vocab
+  task = make_task(
+    "flexmdm",
+    settings(
+      "gsm8k", [QUESTION], [QUESTION], begin_id=5, separator_id=vocab.pad
+    ),
+  )
+  before, after = (x.records("train")[0] for x in (plain, task))
+  begin = before["hole"][0]
+  prefix, rest = before["tokens"][:begin], before["tokens"][begin:]
+  expected = [5, *prefix, vocab.pad]
+  assert [*after["tokens"]] == [*expected, *rest]
+  assert after["hole"] == (begin + 2, before["hole"][1] + 2)
+  assert task.encode_prefix("How much?\n") == expected
+  assert plain.encode_prefix("How much?\n") == [*prefix]
+  start = task.start([after])
+  assert start.length[0] == begin + 2
+  assert [*np.flatnonzero(start.open_gaps[0])] == [begin + 2]
+  for changes in ({"begin_id": vocab.mask}, {"separator_id": vocab.size}):
+    with pytest.raises(InputError, match=rf"data\.{next(iter(changes))}="):
+      make_task("flexmdm", settings("gsm8k", [QUESTION], **changes))

@@ -29,6 +29,7 @@ def tokenise(
   max_length: int,
   skipped: Skipped,
   prefix_tokenizer: Tokenizer | None = None,
+  around: tuple[Sequence[int], Sequence[int]] = ((), ()),
 ) -> Tables:
   """Tokenises examples, each of their three parts by itself.
 
@@ -39,6 +40,7 @@ def tokenise(
     skipped: counts what is left out, as "too_long".
     prefix_tokenizer: the tokenizer of the prefixes; by default that of the
       text.
+    around: ids before and after every prefix.
   """
   tables = {split: (array.array("i"), array.array("i")) for split in SPLITS}
 
@@ -59,6 +61,7 @@ def tokenise(
     for (split, row, _), prefix, hole, suffix in zip(
       chunk, prefixes, holes, suffixes, strict=True
     ):
+      prefix = [*around[0], *prefix, *around[1]]
       begin, end = len(prefix), len(prefix) + len(hole)
       length = end + len(suffix)
       if length > max_length:

@@ -51,6 +51,9 @@ class FineTuneSettings(TokenSettings):
     holes: examples of a text of code.
     chat: put the question, or the row's `messages` before the last, into the
       chat template of `tokenizer_folder`.
+    begin_id: id that precedes every prefix; None for none.
+    separator_id: id that ends every prefix, just before its hole. The public
+      7B's prompts have both: BOS, prompt, pad.
   """
 
   train: str | None = setting(None)
@@ -59,6 +62,8 @@ class FineTuneSettings(TokenSettings):
   text_key: str = setting("code")
   holes: int = count(1)
   chat: bool = setting(False)
+  begin_id: int | None = count(None, least=0)
+  separator_id: int | None = count(None, least=0)
 
   def __post_init__(self):
     super().__post_init__()
@@ -84,8 +89,18 @@ class FineTuneTask(Task):
     self._data = schema.checked(FineTuneSettings, data, "data")
     self.buckets = self._data["buckets"]
     self.vocab = self.tokenizer.vocab
+    for name in ("begin_id", "separator_id"):
+      value = self._data[name]
+      if value is not None and not self._is_token(value):
+        raise InputError(
+          f"data.{name}={value} must be an id below {self.vocab.size}, and not"
+          f" the mask {self.vocab.mask}."
+        )
     self.max_length = self._data["max_length"]
     _ = self.chat  # a template that is wrong is refused at once
+
+  def _is_token(self, value: int) -> bool:
+    return value < self.vocab.size and value != self.vocab.mask
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -169,6 +184,18 @@ class FineTuneTask(Task):
     """Tokenises a text."""
     return self.tokenizer.encode(text)
 
+  def encode_prefix(self, text: str) -> list[int]:
+    """Tokenises what precedes a hole, with what begins and what ends it."""
+    begin, separator = self._around
+    return [*begin, *self.encode_text(text), *separator]
+
+  @property
+  def _around(self) -> tuple[list[int], list[int]]:
+    """The ids before every prefix, and those after it."""
+    ids = (self._data["begin_id"], self._data["separator_id"])
+    begin, separator = ([] if x is None else [x] for x in ids)
+    return begin, separator
+
   def to_text(self, tokens: Iterable[int]) -> str:
     """Decodes a sequence; masks show."""
     return self.tokenizer.decode(tokens)
@@ -198,6 +225,8 @@ class FineTuneTask(Task):
     ]
     if self.chat:
       recipe.append(self.chat.fingerprint)
+    if any(self._around):  # records without any are as they were
+      recipe.append(self._around)
     return cached_folder(
       data_folder(self._data["folder"]),
       "finetune",
@@ -214,6 +243,7 @@ class FineTuneTask(Task):
       self.max_length,
       skipped,
       self.chat,
+      self._around,
     )
     if skipped:
       logging.warning("skipped rows: %s", dict(skipped))

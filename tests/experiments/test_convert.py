@@ -1,16 +1,20 @@
 """The command that converts pretrained weights."""
 
+import shutil
+
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tests.experiments.tools import run
 from tests.pretrained import hf
 
+FLEXMDM = hf.ROOT / "tests/golden/dream_flexmdm_tiny"
+
 
 def test_there_and_back(tmp_path):
   orbax, back = tmp_path / "orbax", tmp_path / "back"
   status, out, err = run(
-    "convert_llada",
+    "convert",
     f"--input={hf.GOLDEN}",
     f"--output={orbax}",
     f"--retrofit={hf.GOLDEN / 'retrofit.safetensors'}",
@@ -30,6 +34,31 @@ def test_there_and_back(tmp_path):
       np.testing.assert_array_equal(actual[key], x)
   text = (back / "config.json").read_text()
   assert text == (hf.GOLDEN / "config.json").read_text()
+
+
+def test_a_flexmdm_by_its_pickled_extras(tmp_path):
+  source = tmp_path / "source"
+  source.mkdir()
+  for name in ("config.json", "model.safetensors", "flexmdm_extras.pt"):
+    shutil.copy(FLEXMDM / name, source)
+  orbax, back = tmp_path / "orbax", tmp_path / "back"
+  status, out, err = run("convert", f"--input={source}", f"--output={orbax}")
+  assert status == 0 and "3 layers of 64, 97 ids" in out, err
+  status, _, err = run(
+    "convert", "--reverse", f"--input={orbax}", f"--output={back}"
+  )
+  assert status == 0, err
+  found = load_file(back / "flexmdm_extras.safetensors")
+  expected = load_file(FLEXMDM / "flexmdm_extras.safetensors")
+  assert set(found) == set(expected) and not list(back.glob("*.pt"))
+  for key, x in expected.items():
+    np.testing.assert_array_equal(found[key].astype(np.float32), x)
+  (source / "flexmdm_extras.pt").write_bytes(b"cos\nsystem\n.")
+  status, _, err = run(
+    "convert", f"--input={source}", f"--output={tmp_path / 'none'}"
+  )
+  lines = [line for line in err.splitlines() if line.strip()]
+  assert status == 2 and len(lines) == 1 and "flexmdm_extras.pt" in lines[0]
 
 
 def test_one_line_that_names_the_value(tmp_path):
@@ -57,7 +86,7 @@ def test_one_line_that_names_the_value(tmp_path):
   for i, (name, (given, message)) in enumerate(cases.items()):
     if not any(flag.startswith("--output") for flag in given):
       given = [*given, f"--output={tmp_path / f'out{i}'}"]
-    status, _, err = run("convert_llada", *given)
+    status, _, err = run("convert", *given)
     lines = [line for line in err.splitlines() if line.strip()]
     assert status == 2, (name, err)
     assert len(lines) == 1 and message in lines[0], (name, err)
