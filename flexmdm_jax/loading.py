@@ -4,10 +4,23 @@ import os
 import pathlib
 from typing import Any
 
+import jax
+
+from flexmdm_jax.data.chat import load_chat_template
+from flexmdm_jax.data.tokenizers import FolderTokenizer
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.inference import Model, folder
+from flexmdm_jax.inference import Model, Preset, PromptForm, folder
+from flexmdm_jax.models.denoiser import denoiser
+from flexmdm_jax.models.parameters import abstract_params
+from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.pretrained import checkpoint, dream_flexmdm, in_memory
 from flexmdm_jax.reading import read_json
 from flexmdm_jax.runs import Run
+from flexmdm_jax.sampling import SamplerConfig
+from flexmdm_jax.training.sharding import make_mesh, replicated
+
+# Network calls of a sample of the public FlexMDM, unless others are asked for.
+_STEPS = 128
 
 
 def load(path: str | os.PathLike) -> Model:
@@ -34,6 +47,8 @@ def load(path: str | os.PathLike) -> Model:
     )
   if (found / "checkpoints").is_dir():
     return _load_run(found)
+  if (found / checkpoint.ABOUT).exists():
+    return _load_converted(found)
   config = found / "config.json"
   if not config.exists():
     raise InputError(
@@ -44,7 +59,18 @@ def load(path: str | os.PathLike) -> Model:
   content = read_json(config, fix="take a good copy")
   if folder.is_exported(content):
     return folder.read(found)
-  return _load_pretrained(found, content)
+  if "architectures" not in content:
+    raise InputError(
+      f"{found} is no model: its config.json has neither a format nor"
+      " architectures. A run has a checkpoint once it has saved one."
+    )
+  if not dream_flexmdm.is_flexmdm(found):
+    raise InputError(
+      f"{found} is no FlexMDM but {content['architectures']!r:.80}: a Dream"
+      " folder is one with flexmdm_extras.safetensors or flexmdm_extras.pt;"
+      " others are retrofitted first, see docs/retrofit.md."
+    )
+  return _public(found, *in_memory.dream_flexmdm_from_hf(found))
 
 
 def _load_run(workdir: pathlib.Path) -> Model:
@@ -56,5 +82,48 @@ def _load_run(workdir: pathlib.Path) -> Model:
   return model
 
 
-def _load_pretrained(path: pathlib.Path, config: dict[str, Any]) -> Model:
-  raise InputError(f"{path}")
+def _load_converted(path: pathlib.Path) -> Model:
+  """Loads the model of a folder that `experiments.convert` made."""
+  network = checkpoint.load_model(path)
+  if not network.shifted:
+    raise InputError(
+      f"{path} was converted from a network that is no FlexMDM with schedules:"
+      " train on it first, with --config.pretrained of experiments.train, see"
+      " docs/retrofit.md."
+    )
+  whole = replicated(make_mesh())
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+    abstract_params(network),
+  )
+  params = checkpoint.load(path, abstract)
+  return _public(path / checkpoint.SOURCE, network, params)
+
+
+def _public(
+  path: pathlib.Path, network: Transformer, params: dict[str, Any]
+) -> Model:
+  """Makes the model of the public FlexMDM, with its prompts and schedules."""
+  vocab, tokenizer, before = network.vocab, None, ()
+  if (path / "tokenizer.json").exists():
+    tokenizer = FolderTokenizer(
+      path, mask=vocab.mask, pad=vocab.pad, size=vocab.size
+    )
+  if (path / "tokenizer_config.json").exists():
+    before = (dream_flexmdm.begin_id(path, vocab),)
+  return Model(
+    denoiser=denoiser(network, params),
+    vocab=vocab,
+    interpolant=dream_flexmdm.INTERPOLANT,
+    path=dream_flexmdm.INTERPOLANT,
+    sampler=SamplerConfig(steps=_STEPS),
+    max_length=network.max_length,
+    tokenizer=tokenizer,
+    form=PromptForm(before, (vocab.pad,)),
+    template=load_chat_template(path),
+    presets={
+      "published": Preset(
+        dream_flexmdm.PUBLISHED_SAMPLER, dream_flexmdm.PUBLISHED_PATH
+      )
+    },
+  )

@@ -16,7 +16,7 @@ from flexmdm_jax import memory, paths, schema, settings
 from flexmdm_jax.data.chat import ChatTemplate, load_chat_template
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.inference import Model
+from flexmdm_jax.inference import Model, PromptForm
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
@@ -466,10 +466,16 @@ class Run:
       sampler=self.sampler,
       max_length=self.task.max_length,
       tokenizer=getattr(self.task, "tokenizer", None),
+      form=self._form(),
       template=self._template(),
       method="flexmdm" if self.task.inserts else method,
       about={"training": self._training()},
     )
+
+  def _form(self) -> PromptForm:
+    """Tells what a fine-tuning's rows have around a prompt."""
+    ids = (self.config["data"].get(x) for x in ("begin_id", "separator_id"))
+    return PromptForm(*(() if id_ is None else (id_,) for id_ in ids))
 
   def _template(self) -> ChatTemplate | None:
     """Loads the chat template of the run's tokenizer, if it has one."""

@@ -33,7 +33,7 @@ from flexmdm_jax.pretrained import folder as folders
 from flexmdm_jax.pretrained.source import Source
 from flexmdm_jax.reading import Keys, read_json
 
-_PARAMS, _ABOUT, _SOURCE = "params", "pretrained.json", "source"
+_PARAMS, ABOUT, SOURCE = "params", "pretrained.json", "source"
 # A device that holds a part of an array reads the chunks that hold the part.
 _CHUNK_BYTES = 32 << 20
 _SAMPLES = 16
@@ -81,8 +81,8 @@ def from_hf(
       "flexmdm": found.model.shifted,
       "samples": {name: leaf.samples for name, leaf in leaves.items()},
     }
-    (path / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-    _copy_others(pathlib.Path(folder), path / _SOURCE)
+    (path / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+    _copy_others(pathlib.Path(folder), path / SOURCE)
   return found.model
 
 
@@ -123,7 +123,7 @@ def to_hf(
     }
 
   with folders.created(output) as path:
-    for file in (folder / _SOURCE).iterdir():
+    for file in (folder / SOURCE).iterdir():
       shutil.copy(file, path)
     base_keys = [key for key in places if key not in set(added.keys)]
     folders.write_files(path, specs(base_keys), read, max_bytes)
@@ -214,7 +214,7 @@ def _verify_files(folder: pathlib.Path, paths: Iterable[str]) -> None:
   arrays = {f"{_PARAMS}/{path.replace('/', '.')}" for path in paths}
   folders.verify(
     folder,
-    lambda name: name == _ABOUT or name.rpartition("/")[0] in arrays,
+    lambda name: name == ABOUT or name.rpartition("/")[0] in arrays,
     "convert it again",
   )
 
@@ -247,7 +247,7 @@ def verify(folder: str | pathlib.Path, params: Mapping[str, Any]) -> None:
       )
     if expected.size != len(points):
       raise InputError(
-        f"{folder / _ABOUT} has no samples of {path}: convert the model again."
+        f"{folder / ABOUT} has no samples of {path}: convert the model again."
       )
     for shard in x.addressable_shards:
       bounds = [
@@ -423,10 +423,10 @@ def _array_spec(path) -> dict[str, Any]:
 
 def _about(folder: pathlib.Path, keys: Keys) -> dict[str, Any]:
   """Reads the description that `from_hf` wrote, which must have `keys`."""
-  path = folder / _ABOUT
+  path = folder / ABOUT
   if not path.exists():
     raise InputError(
-      f"{folder} holds no {_ABOUT}: convert a Hugging Face folder with"
+      f"{folder} holds no {ABOUT}: convert a Hugging Face folder with"
       " experiments.convert first."
     )
   return read_json(path, keys, "convert the model again")
