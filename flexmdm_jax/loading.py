@@ -88,7 +88,7 @@ def _load_converted(path: pathlib.Path) -> Model:
   if not network.shifted:
     raise InputError(
       f"{path} was converted from a network that is no FlexMDM with schedules:"
-      " train on it first, with --config.pretrained of experiments.train, see"
+      " train on it first, as the config's pretrained, see"
       " docs/retrofit.md."
     )
   whole = replicated(make_mesh())

@@ -118,6 +118,8 @@ TESTED_IN = {
   "exact/test_quality.py": ["exact/law"],
   "experiments/test_bad_input.py": ["errors"],
   "experiments/test_convert.py": ["pretrained/comparison"],
+  "inference/test_folder.py": ["inference/card", "models/description"],
+  "inference/test_model.py": ["inference/likelihood"],
   "models/test_dit.py": ["models/denoiser", "models/gaps", "models/layers"],
   "models/test_transformer.py": ["models/lora", "mesh"],
   "pictures/test_figures.py": ["tasks/maze/plots"],

@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.likelihood import log_likelihood_bound, next_token_nats
-from flexmdm_jax.prediction import Denoiser
+from flexmdm_jax.prediction import Denoiser, as_pytree
 from flexmdm_jax.rows import Rows, stack
 from flexmdm_jax.vocab import Vocab
 
@@ -111,6 +111,7 @@ def bound(
     InputError: num_times is too small to tell an error.
   """
   require_calls(num_times)
+  denoiser = as_pytree(denoiser)
 
   def estimate(key):
     keys = jax.random.split(key, len(batches))

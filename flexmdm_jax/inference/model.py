@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -652,7 +653,11 @@ class Model:
       n, given = len(tokens), given[:0]
     hidden = {int(given[i]) for i in request.hidden}
     ends = [-1, *(int(i) for i in given), n]
-    holes = [tokens[ends[c] + 1 : ends[c + 1]] for c in request.cuts]
+    # Of holes without a part between them, the first has all.
+    holes = [
+      tokens[ends[cut] + 1 : ends[cut + 1]] if cut != before else []
+      for before, cut in itertools.pairwise((None, *request.cuts))
+    ]
     text = None
     if self.tokenizer is not None:
       text = self._text([x for i, x in enumerate(tokens) if i not in hidden])

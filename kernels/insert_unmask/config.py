@@ -40,8 +40,9 @@ class GpuConfig:
 
 
 # By device kind; others take the defaults. Rows are printed by
-# `python -m experiments.tune_kernels --kernel=insert_unmask`. On an H100 a chunk
-# of 2048 takes 28 to 38 us for all shapes of the table, one of 512 29 to 53 us.
+# `python -m experiments.tune_kernels --kernel=insert_unmask`. On an H100 a
+# chunk of 2048 takes 28 to 38 us for all shapes of the table, one of 512 29 to
+# 53 us.
 TPU_TABLE: dict[str, TpuConfig] = {}
 GPU_TABLE: dict[str, GpuConfig] = {
   "NVIDIA H100 80GB HBM3": GpuConfig(chunk=2048),
