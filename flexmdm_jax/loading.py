@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from flexmdm_jax.data.chat import load_chat_template
-from flexmdm_jax.data.tokenizers import FolderTokenizer
+from flexmdm_jax.data.tokenizers import FolderTokenizer, has_folder_tokenizer
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import Model, Preset, PromptForm, folder
 from flexmdm_jax.models.denoiser import denoiser
@@ -105,7 +105,7 @@ def _public(
 ) -> Model:
   """Makes the model of the public FlexMDM, with its prompts and schedules."""
   vocab, tokenizer, before = network.vocab, None, ()
-  if (path / "tokenizer.json").exists():
+  if has_folder_tokenizer(path):
     tokenizer = FolderTokenizer(
       path, mask=vocab.mask, pad=vocab.pad, size=vocab.size
     )

@@ -229,8 +229,9 @@ class FolderTokenizer(Tokenizer):
     """Reads a tokenizer.
 
     Args:
-      folder: holds tokenizer.json and, to tell what is not given here,
-        config.json, tokenizer_config.json or special_tokens_map.json.
+      folder: holds tokenizer.json, or Qwen 2's vocab.json and merges.txt, and
+        to tell what is not given here, config.json, tokenizer_config.json or
+        special_tokens_map.json.
       mask: the mask's id; by default `mask_token_id` or `mask_token`.
       pad: the pad's id; by default `pad_token_id` or `pad_token`, else the end
         of text, `eos_token_id` or `eos_token`.
@@ -244,19 +245,18 @@ class FolderTokenizer(Tokenizer):
     """
     tokenizers = _import_tokenizers()
     folder = pathlib.Path(folder).expanduser()
-    if not (folder / "tokenizer.json").is_file():
-      raise InputError(
-        f"{folder} holds no tokenizer.json: set data.tokenizer_folder to the"
-        " folder of a Hugging Face model."
-      )
     path = folder / "tokenizer.json"
-    content = read_json(path, {"model": dict}, _COPY)
-    _require_modest(content, path)
     self._files = {
       name: read_text(folder / name, _COPY)
       for name in _FOLDER_FILES
       if (folder / name).exists()
     }
+    if path.exists():
+      content = read_json(path, {"model": dict}, _COPY)
+      _require_modest(content, path)
+    else:
+      content = _qwen2_content(folder)
+      self._files[path.name] = json.dumps(content, ensure_ascii=False)
     model = _read_object(folder / "config.json")
     told = [
       model,
@@ -386,6 +386,82 @@ class FolderTokenizer(Tokenizer):
     for name, content in self._files.items():
       (folder / name).write_text(content, encoding="utf-8")
     return {"kind": "folder"}
+
+
+def has_folder_tokenizer(folder: str | os.PathLike) -> bool:
+  """Tells whether `FolderTokenizer` has files to read in a folder."""
+  folder = pathlib.Path(folder)
+  names = ("tokenizer.json", "vocab.json")
+  return any((folder / name).exists() for name in names)
+
+
+# Where Qwen 2 cuts a text before its merges: contractions; letters, with one
+# sign before them; digits one by one; signs; ends of lines; spaces.
+_QWEN2_CUTS = "|".join(
+  (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    r"[^\r\n\p{L}\p{N}]?\p{L}+",
+    r"\p{N}",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+    r"\s*[\r\n]+",
+    r"\s+(?!\S)",
+    r"\s+",
+  )
+)
+_QWEN2_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
+
+
+def _qwen2_content(folder: pathlib.Path) -> dict[str, Any]:
+  """Makes the tokenizer.json of a folder that has Qwen 2's files instead.
+
+  Dream's are such: its own class reads them, and a Qwen 2 tokenizer's rules
+  stand in code alone.
+  """
+  path = folder / "tokenizer_config.json"
+  told = read_json(path, fix=_COPY) if path.exists() else {}
+  if told.get("tokenizer_class") not in _QWEN2_CLASSES:
+    raise InputError(
+      f"{folder} holds no tokenizer.json: set data.tokenizer_folder to the"
+      " folder of a Hugging Face model."
+    )
+  ids, merges = _read_bpe(folder)
+  added = []
+  listed = told.get("added_tokens_decoder")
+  with clear_read_errors(path, _COPY):
+    for number, token in listed.items() if isinstance(listed, dict) else ():
+      require_keys(token, {"content": str})
+      flags = ("special", "lstrip", "rstrip", "single_word", "normalized")
+      added.append(
+        {
+          "id": int(number),
+          "content": token["content"],
+          **{flag: bool(token.get(flag, False)) for flag in flags},
+        }
+      )
+  byte_level = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": False,
+    "use_regex": False,
+  }
+  split = {
+    "type": "Split",
+    "pattern": {"Regex": _QWEN2_CUTS},
+    "behavior": "Isolated",
+    "invert": False,
+  }
+  return {
+    "version": "1.0",
+    "added_tokens": sorted(added, key=lambda token: token["id"]),
+    "normalizer": {"type": "NFC"},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+    "decoder": byte_level,
+    "model": {
+      "type": "BPE",
+      "vocab": ids,
+      "merges": [f"{a} {b}" for a, b in merges],
+    },
+  }
 
 
 def load_tokenizer(data: Mapping[str, Any]) -> Tokenizer:

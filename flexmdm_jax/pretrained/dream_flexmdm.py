@@ -12,17 +12,15 @@ Source: arXiv 2607.26504, its code's settings and the model's card.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.interpolant import JointInterpolant
 from flexmdm_jax.models.transformer import Transformer
-from flexmdm_jax.pretrained import dream
 from flexmdm_jax.pretrained import folder as folders
 from flexmdm_jax.pretrained.weights import Weight
 from flexmdm_jax.reading import read_json
-from flexmdm_jax.rows import Start, prompt_start
 from flexmdm_jax.sampling.config import SamplerConfig
 from flexmdm_jax.schedules import Power
 from flexmdm_jax.vocab import Vocab
@@ -106,15 +104,6 @@ def extended(model: Transformer, config: Mapping[str, Any]) -> Transformer:
   )
 
 
-def vocab(config: Mapping[str, Any]) -> Vocab:
-  """Makes the id space of a parsed `config.json`: its mask, and its pad.
-
-  Raises:
-    InputError: the network is not supported.
-  """
-  return dream.FAMILY.settings(config)["vocab"]
-
-
 def begin_id(folder: str | pathlib.Path, vocab: Vocab) -> int:
   """Finds the id that begins every prompt, the tokenizer's `bos_token`.
 
@@ -148,37 +137,6 @@ def begin_id(folder: str | pathlib.Path, vocab: Vocab) -> int:
       " every prompt begins: give the tokenizer's own files."
     )
   return found
-
-
-def prompt(tokens: Sequence[int], begin: int, vocab: Vocab) -> list[int]:
-  """Makes what precedes an answer: BOS, the prompt, and the pad that ends it.
-
-  Args:
-    tokens: the prompt's ids.
-    begin: id of BOS; see `begin_id`.
-    vocab: the id space.
-  """
-  return [begin, *map(int, tokens), vocab.pad]
-
-
-def start(
-  prompts: Sequence[Sequence[int]], L: int, vocab: Vocab, begin: int
-) -> Start:
-  """Makes the rows from which answers to prompts are sampled.
-
-  What precedes an answer stays; the gap after it alone is open.
-
-  Args:
-    prompts: ids of each prompt, as a tokenizer gives them.
-    L: room of a row; two tokens of it are BOS and the pad after the prompt.
-    vocab: the id space.
-    begin: id of BOS; see `begin_id`.
-
-  Raises:
-    InputError: a prompt is longer than L - 2, or holds the mask or an unknown
-      id.
-  """
-  return prompt_start([prompt(x, begin, vocab) for x in prompts], L, vocab)
 
 
 def _is_dream(config: Mapping[str, Any]) -> bool:

@@ -274,3 +274,56 @@ def test_any_folder(tmp_path, examples):
 
     fuzz.each(examples, fuzz.contents(json.loads(good)), act)
     (tmp_path / name).write_bytes(good)
+
+
+def qwen2(folder, **changes):
+  """A folder with Qwen 2's files; ids 0 to 260 are text, then three more."""
+  vocab = tiny_text.bpe_vocab()
+  del vocab["<|endoftext|>"]
+  write(folder, "vocab.json", vocab)
+  write(folder, "merges.txt", "\n".join(["#version: 0.2", *tiny_text.MERGES]))
+  names = ("<|endoftext|>", "<|mask|>", "<|beginoftext|>")
+  told = {
+    "tokenizer_class": "DreamTokenizer",
+    "mask_token": "<|mask|>",
+    "pad_token": "<|endoftext|>",
+    "added_tokens_decoder": {
+      str(261 + i): {"content": name, "special": True}
+      for i, name in enumerate(names)
+    },
+  }
+  write(folder, "tokenizer_config.json", told | changes)
+  return folder
+
+
+def test_the_files_of_qwen_2_serve(tmp_path):
+  # `transformers` 4.57.1 gave the same ids for 2,007 texts with GPT-2's merges.
+  tokenizer = FolderTokenizer(qwen2(tmp_path))
+  assert tokenizer.vocab == Vocab(size=264, mask=262, pad=261)
+  o = tiny_text.bpe_vocab()["o"]
+  assert tokenizer.encode("hello w##") == [258, o, 259, 260]
+  # A combining accent becomes one letter with its base.
+  assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
+  text = "I'll say 12 things;\r\n\n  yes <|mask|>"
+  assert tokenizer.decode(tokenizer.encode(text)) == text
+  # What is saved is a tokenizer.json, which is the same tokenizer.
+  (tmp_path / "saved").mkdir()
+  tokenizer.save(tmp_path / "saved")
+  again = FolderTokenizer(tmp_path / "saved", mask=262, pad=261, size=264)
+  assert again.fingerprint == tokenizer.fingerprint
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"tokenizer_class": "LlamaTokenizer"}, "holds no tokenizer.json"),
+    ({"added_tokens_decoder": {"x": {"content": "a"}}}, "cannot read"),
+    ({"added_tokens_decoder": {"1": "a"}}, "cannot read"),
+  ],
+)
+def test_other_files_without_a_tokenizer_are_refused(
+  changes, message, tmp_path
+):
+  with pytest.raises(InputError, match=message) as error:
+    FolderTokenizer(qwen2(tmp_path, **changes))
+  assert "\n" not in str(error.value)

@@ -108,7 +108,6 @@ def test_fields(loaded):
     time_group=1,
     time_scale=1000.0,
   )
-  assert dream_flexmdm.vocab(hf_config(GOLDEN)) == model.vocab
   assert params["modulation"]["kernel"].shape == (3, 64, 2, 64)
 
 
@@ -429,21 +428,6 @@ def test_every_name_is_known(loaded):
 # --- Prompts, schedules and sampling. ---
 
 
-def test_prompts(loaded):
-  vocab = loaded[0].vocab
-  start = dream_flexmdm.start([[1, 2], []], 6, vocab, BEGIN)
-  np.testing.assert_array_equal(
-    start.tokens, [[89, 1, 2, 88, 88, 88], [89, 88, 88, 88, 88, 88]]
-  )
-  np.testing.assert_array_equal(start.length, [4, 2])
-  np.testing.assert_array_equal(start.frozen[0], [1, 1, 1, 1, 0, 0])
-  np.testing.assert_array_equal(start.open_gaps[0], [0, 0, 0, 0, 1, 0, 0])
-  np.testing.assert_array_equal(start.open_gaps[1], [0, 0, 1, 0, 0, 0, 0])
-  for row, words in (([1] * 5, "has 7 tokens"), ([90], "mask id 90")):
-    with pytest.raises(fm.InputError, match=words):
-      dream_flexmdm.start([row], 6, vocab, BEGIN)
-
-
 def test_the_id_that_begins(tmp_path, loaded):
   vocab = loaded[0].vocab
   path = tmp_path / "tokenizer_config.json"
@@ -491,7 +475,8 @@ def test_sampling(loaded, published):
   if published:
     path = dream_flexmdm.PUBLISHED_PATH
     config = dataclasses.replace(dream_flexmdm.PUBLISHED_SAMPLER, steps=6)
-  start = dream_flexmdm.start([[1, 2], [3]], 16, model.vocab, BEGIN)
+  prompts = [[BEGIN, 1, 2, model.vocab.pad], [BEGIN, 3, model.vocab.pad]]
+  start = fm.prompt_start(prompts, 16, model.vocab)
   # Random weights miss less than one token.
   head = params["gap_head"]
   out = {**head["out"], "bias": head["out"]["bias"] + 2}
@@ -500,7 +485,7 @@ def test_sampling(loaded, published):
   found = fm.sample(
     jax.random.key(0), denoiser, start, path, model.vocab, config
   )
-  for i, prompt in enumerate(([89, 1, 2, 88], [89, 3, 88])):
+  for i, prompt in enumerate(prompts):
     row = np.asarray(found.tokens[i, : found.length[i]])
     np.testing.assert_array_equal(row[: len(prompt)], prompt)
     assert len(row) > len(prompt) and model.vocab.mask not in row
