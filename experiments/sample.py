@@ -14,6 +14,7 @@ by spaces. Stopped, the same command goes on where it was.
 from absl import flags
 
 from experiments.common import cli, sample_rows, sampling, watch
+from experiments.common.sample_rows import FORMS
 from experiments.common.samplers import parse_fields, sampler_help
 from flexmdm_jax import files, loading
 from flexmdm_jax.errors import InputError
@@ -24,7 +25,9 @@ _WORKDIR = flags.DEFINE_string(
 _OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
 _NUM = cli.count("num", 1, "Number of samples; with --input, of each row.")
 _STEPS = cli.count("steps", None, "Network calls a sample.")
-_INPUT = flags.DEFINE_string("input", None, sample_rows.read_rows.__doc__)
+_INPUT = flags.DEFINE_string(
+  "input", None, f"JSONL file of rows to sample from, each with one of {FORMS}."
+)
 _PROMPT = flags.DEFINE_string("prompt", None, "Prompt to continue.")
 _PREFIX = flags.DEFINE_string("prefix", None, "Prefix before the hole.")
 _SUFFIX = flags.DEFINE_string("suffix", None, "Suffix after the hole.")

@@ -12,7 +12,7 @@ from flexmdm_jax.inference.model import Request
 from flexmdm_jax.reading import read_json_lines
 from flexmdm_jax.tasks.task import parse_ids
 
-_FORMS = ("prompt", "messages", "parts", "prefix and suffix", "anchors")
+FORMS = "prompt, messages, parts, prefix and suffix, anchors"
 _KEYS = ("prompt", "messages", "parts", "prefix", "suffix", "anchors")
 
 
@@ -72,7 +72,7 @@ def read_rows(path: str | pathlib.Path) -> list[Row]:
     kinds = {"infill" if key in ("prefix", "suffix") else key for key in given}
     if len(kinds) != 1:
       has = " and ".join(map(repr, given)) or "nothing to sample from"
-      raise InputError(f"{place} has {has}: give one of {', '.join(_FORMS)}.")
+      raise InputError(f"{place} has {has}: give one of {FORMS}.")
     for key, value in given.items():
       _require_form(place, key, value)
     others = {key: x for key, x in row.items() if key not in given}
@@ -94,7 +94,9 @@ def make_requests(model: Model, rows: Sequence[Row], num: int) -> list[Request]:
       (request,) = model.requests(1, **_arguments(model, row.given))
     except InputError as error:
       # The library's message begins with its own index of the row.
-      raise InputError(f"{row.place}: {error.__cause__ or error}") from error
+      inner = error.__cause__
+      why = inner if isinstance(inner, InputError) else error
+      raise InputError(f"{row.place}: {why}") from error
     made += [request] * num
   return made
 
