@@ -118,6 +118,7 @@ TESTED_IN = {
   "exact/test_quality.py": ["exact/law"],
   "experiments/test_bad_input.py": ["errors"],
   "experiments/test_convert.py": ["pretrained/comparison"],
+  "experiments/test_sample.py": ["inference/replay"],
   "models/test_dit.py": ["models/denoiser", "models/gaps", "models/layers"],
   "models/test_transformer.py": ["models/lora", "mesh"],
   "pictures/test_figures.py": ["tasks/maze/plots"],
