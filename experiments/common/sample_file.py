@@ -24,8 +24,7 @@ from flexmdm_jax.inference import Generation, Model, Preset
 from flexmdm_jax.reading import open_file, parse_json, require_keys
 
 _PLACE = {"row": int, "sample": int}
-# A line that was torn is shorter, if it is the first.
-_MOST_HEADER = 1 << 16
+_BEGINNING = b'{"settings": {'
 _OWN = ("row", "sample", "tokens", "text", "filled", "truncated", "calls")
 
 
@@ -97,10 +96,12 @@ class SampleFile(contextlib.AbstractContextManager):
     except OSError:
       pass  # a file system without locks
     with open_file(self._partial) as file:
-      whole = [line for line in file if line.endswith(b"\n")]
-      size = file.tell()
-    if not whole and size > _MOST_HEADER:
-      raise self._foreign()
+      there = list(file)
+    whole = [line for line in there if line.endswith(b"\n")]
+    if there and not whole:  # a torn header, or a file that is not ours
+      n = len(_BEGINNING)
+      if there[0][:n] != _BEGINNING[: len(there[0])]:
+        raise self._foreign()
     if whole:
       self._read(whole, header["settings"])
     # What stands behind the last whole line was torn.
@@ -167,8 +168,8 @@ def settings(
   """Lists all that decides samples, JSON-ready."""
   return {
     "flexmdm_jax": files.package_version(),
-    "model": fingerprint(model),
-    "rows": sample_rows.digest(rows),
+    "model": f"hash {fingerprint(model)}",
+    "rows": f"{len(rows)} of hash {sample_rows.digest(rows)}",
     "num": num,
     "seed": seed,
     **vars(way.sampler),

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,9 @@ _STYLES = {
   INSERTED: "bold yellow",
   MASK: "dim",
 }
+# Categories of characters that are no picture: controls, formats such as a
+# change of direction, halves of pairs, separators of lines.
+_ORDERS = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _MASKS = {INSERTED: "▒", MASK: "░"}
 
 # The tokens of a state, with their status.
@@ -123,6 +127,8 @@ def _state(tokens, status, label) -> _State:
 def _printable(text: str) -> str:
   """Replaces what would move the cursor or give the terminal orders."""
   return "".join(
-    c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+    "\N{REPLACEMENT CHARACTER}"
+    if c not in "\n\t" and unicodedata.category(c) in _ORDERS
+    else c
     for c in text
   )

@@ -230,7 +230,7 @@ def test_another_model_is_refused(model, file, tmp_path, monkeypatch):
   [
     ('{"settings": {"a": 1}}\n', "begun with flexmdm_jax=None"),
     ("a diary\n", "line 1: "),
-    ("a long diary" * 6000, "is no file of samples"),
+    ("a diary", "is no file of samples"),
     ('{"settings": []}\n', "'settings' must be an object"),
   ],
 )
@@ -241,6 +241,13 @@ def test_a_file_that_is_not_ours_stays(model, file, tmp_path, text, says):
   with pytest.raises(InputError, match=says):
     job(model, file).write(out, 4)
   assert partial.read_text() == text
+
+
+def test_a_torn_header_is_written_again(model, file, whole, tmp_path):
+  for torn in ('{"set', '{"settings": {"flexmdm_jax": "0.'):
+    (tmp_path / "out.jsonl.partial").write_text(torn)
+    job(model, file).write(tmp_path / "out.jsonl", 64)
+    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
 
 
 def test_a_damaged_line_is_named(model, file, tmp_path, monkeypatch):
