@@ -62,7 +62,8 @@ def plain_lines(played: Replay) -> Iterator[str]:
   for frames in played.samples:
     before = None
     for step, state in enumerate(_states(frames, played.label)):
-      text = "".join("_" if kind in _MASKS else x for kind, x in state)
+      words = ["_" if kind in _MASKS else x for kind, x in state]
+      text = played.between.join(words)
       text = text.replace("\n", "↵").replace("\t", "⇥")
       if text != before or step == steps:
         name = f"{frames.name}, " if frames.name else ""
@@ -88,6 +89,7 @@ def _play(played: Replay, console: Any = None) -> None:
       text = Text()
       for kind, word in sample[step]:
         text.append(_MASKS.get(kind, word), _STYLES[kind])
+        text.append(played.between)
       title = Text(_printable(frames.name)) if frames.name else None
       panels.append(Panel(text, title=title, title_align="left"))
     return Group(*panels, Text(f"step {step} of {steps}", "dim"))

@@ -40,11 +40,13 @@ class Replay(NamedTuple):
     samples: the states of each.
     times: time of each state by the sampler's grid, f32[steps+1].
     label: text of a token.
+    between: what parts tokens: nothing in text, a space between ids.
   """
 
   samples: tuple[Frames, ...]
   times: np.ndarray
   label: Callable[[int], str]
+  between: str = ""
 
 
 def require_replay(model: Model, way: Preset | None = None) -> None:
@@ -113,7 +115,12 @@ def replay(
       found = _chances(denoiser, frames, times, model.vocab)
       frames = dataclasses.replace(frames, chance=found)
     samples.append(frames)
-  return Replay(tuple(samples), times, functools.cache(_labels(model)))
+  return Replay(
+    tuple(samples),
+    times,
+    functools.cache(_labels(model)),
+    between=" " if model.tokenizer is None else "",
+  )
 
 
 def write_page(path: str | os.PathLike, title: str, played: Replay) -> None:

@@ -375,6 +375,8 @@ def test_steps_as_plain_lines(played):
   assert len(ends) == 2 and not any("_" in line for line in ends)
   assert any("_" in line for line in found)
   assert all(line.isprintable() for line in found)
+  ids = played._replace(label=str, between=" ")
+  assert next(watch.plain_lines(ids)).endswith("step 0/4: 6 4 7")
 
 
 def test_text_grows_in_the_terminal(played, monkeypatch):
