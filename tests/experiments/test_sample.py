@@ -17,6 +17,7 @@ from experiments.common.sample_rows import (
   rows_of_flags,
 )
 from flexmdm_jax import schedules
+from flexmdm_jax.data.chat import ChatTemplate
 from flexmdm_jax.data.tokenizers import CharTokenizer
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import Model, Preset
@@ -307,6 +308,18 @@ def test_rows_that_the_model_cannot_take_are_named(model, tmp_path, row, says):
   path.write_text('{"prompt": "a"}\n' + json.dumps(row))
   with pytest.raises(InputError, match=rf"^\S*rows\.jsonl: line 2: .*{says}"):
     make_requests(model, read_rows(path), 2)
+
+
+def test_conversations_are_put_into_the_template(model, tmp_path):
+  source = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+  template = ChatTemplate(source, {}, "the template")
+  path = tmp_path / "rows.jsonl"
+  messages = [{"role": "user", "content": x} for x in "ab"]
+  path.write_text(json.dumps({"messages": messages}))
+  chatty = Model(**{**vars(model), "template": template})
+  (request,) = make_requests(chatty, read_rows(path), 1)
+  ids = request.start.tokens[: request.start.length]
+  assert model.decode(ids) == "<a><b>"
 
 
 def test_an_empty_file(tmp_path):
