@@ -33,6 +33,7 @@ TEXT = [
   "backports.zstd>=1; python_version<'3.14'",  # from then on in Python
 ]
 PLOTS = ["matplotlib>=3.9"]
+WATCH = ["rich>=13"]
 README = HERE / "README.md"
 PAPER = "https://arxiv.org/abs/2509.01025"
 
@@ -84,6 +85,7 @@ setup(
     "eval": ["lm-eval==0.4.13"],  # its interface changes between versions
     "plots": PLOTS,
     "text": TEXT,
+    "watch": WATCH,
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
     "mauve": ["mauve-text>=0.4"],
@@ -92,6 +94,7 @@ setup(
     "dev": [
       *PLOTS,
       *TEXT,
+      *WATCH,
       "beartype>=0.20",
       "build>=1.2",
       "hypothesis>=6.100",

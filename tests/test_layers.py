@@ -120,6 +120,7 @@ TESTED_IN = {
   "experiments/test_convert.py": ["pretrained/comparison"],
   "inference/test_folder.py": ["inference/card", "models/description"],
   "inference/test_model.py": ["inference/likelihood"],
+  "experiments/test_sample.py": ["inference/replay"],
   "models/test_dit.py": ["models/denoiser", "models/gaps", "models/layers"],
   "models/test_transformer.py": ["models/lora", "mesh"],
   "pictures/test_figures.py": ["tasks/maze/plots"],

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from experiments.common.starts import parse_start
 
 VOCAB = fm.Vocab(size=5, mask=3, pad=4)
 
@@ -93,46 +92,3 @@ def test_infill_needs_as_many_suffixes_as_prefixes():
 def test_a_row_needs_room():
   with pytest.raises(fm.InputError, match="L=0 must be at least 1"):
     fm.empty_start(2, 0, VOCAB)
-
-
-@pytest.mark.parametrize(
-  ("given", "tokens", "open_gaps"),
-  [
-    (dict(), [], [0]),
-    (dict(prompt="1 0"), [1, 0], [2]),
-    (dict(prefix="1,0", suffix="0"), [1, 0, 0], [2]),
-    (dict(suffix="0"), [0], [0]),
-  ],
-)
-def test_parse_start(given, tokens, open_gaps):
-  start = parse_start(2, 6, VOCAB, inserts=True, **given)
-  assert start.tokens.shape == (2, 6)
-  for row in range(2):
-    assert start.tokens[row, : len(tokens)].tolist() == tokens
-    assert np.flatnonzero(start.open_gaps[row]).tolist() == open_gaps
-
-
-def test_parse_start_of_text():
-  start = parse_start(
-    1, 6, VOCAB, inserts=True, prefix="ab", encode=lambda text: [1] * len(text)
-  )
-  assert start.tokens[0, : start.length[0]].tolist() == [1, 1]
-
-
-def test_parse_start_of_a_fixed_length_model():
-  start = parse_start(2, 6, VOCAB, inserts=False)
-  assert (start.tokens == VOCAB.mask).all() and not start.open_gaps.any()
-
-
-@pytest.mark.parametrize(
-  ("given", "message"),
-  [
-    (dict(prompt="1", prefix="1"), "excludes"),
-    (dict(prompt="one"), "not a list of token ids"),
-    (dict(prompt="1", inserts=False), "fixed length"),
-  ],
-)
-def test_parse_start_rejects(given, message):
-  settings = dict(B=1, L=6, vocab=VOCAB, inserts=True) | given
-  with pytest.raises(fm.InputError, match=message):
-    parse_start(**settings)

@@ -1,4 +1,4 @@
-"""A page that plays one sample step by step: one HTML file, no network.
+"""A page that plays samples step by step: one HTML file, no network.
 
 Between two frames of a sample some masks are revealed and then new masks are
 inserted. The frames do not say which tokens are the same, so the alignment is
@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ class Frames:
     length: int[steps+1], number of tokens of each frame.
     frozen: bool[L], tokens of frame 0 that never change.
     mask_id: id of the mask token.
+    chance: f[steps+1, L], of each mask that the next step reveals the
+      probability of the token that it becomes; None if it is not known.
+    name: heading of the sample, plain text; none if empty.
 
   Raises:
     InputError: shapes disagree, or a length is not in [0, L].
@@ -54,6 +57,8 @@ class Frames:
   length: np.ndarray
   frozen: np.ndarray
   mask_id: int
+  chance: np.ndarray | None = None
+  name: str = ""
 
   def __post_init__(self):
     shapes = [np.shape(a) for a in (self.tokens, self.length, self.frozen)]
@@ -61,6 +66,11 @@ class Frames:
       len(shapes[0]) == 2 and shapes[1:] == [shapes[0][:1], shapes[0][1:]],
       f"Frames has tokens {shapes[0]}, length {shapes[1]} and frozen"
       f" {shapes[2]}: their shapes must be [steps+1, L], [steps+1] and [L].",
+    )
+    _require(
+      self.chance is None or np.shape(self.chance) == shapes[0],
+      f"Frames has tokens {shapes[0]} and chance {np.shape(self.chance)}: give"
+      " one chance a token.",
     )
     _require(shapes[0][0], "Frames needs at least the frame of the start.")
     low, high = np.min(self.length), np.max(self.length)
@@ -73,6 +83,23 @@ class Frames:
   def row(self, step: int) -> np.ndarray:
     """The tokens of one frame, int[length[step]]."""
     return np.asarray(self.tokens)[step, : self.length[step]]
+
+  def steps(self) -> Iterator[tuple[np.ndarray, list[str], np.ndarray]]:
+    """Yields the tokens after each step, and `token_status` of the step.
+
+    Raises:
+      InputError: frames cannot be aligned; it names the step.
+    """
+    before = self.row(0)
+    fixed = np.asarray(self.frozen, bool)[: len(before)]
+    for step in range(1, len(self.tokens)):
+      after = self.row(step)
+      try:
+        status, origin = token_status(before, after, fixed, self.mask_id)
+      except InputError as error:
+        raise InputError(f"Step {step}: {error}") from error
+      yield after, status, origin
+      before, fixed = after, np.append(fixed, False)[origin]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,8 +231,9 @@ def trace_document(
     JSON data: "mask" int; "times" [f]; "labels" {token: text}; "start"
     [token]; "frozen" [position]; "grid" (rows of "#" and ".") or None; and
     "frames", for each step 0 where nothing changed, else {"n": positions of
-    new masks, "r": positions of revealed tokens, "x": these tokens}. Positions
-    are those of the frame after the step, ascending.
+    new masks, "r": positions of revealed tokens, "x": these tokens, and "p":
+    their chances if they are known}. Positions are those of the frame after the
+    step, ascending.
 
   Raises:
     InputError: frames that cannot be aligned, or times of another shape.
@@ -219,22 +247,16 @@ def trace_document(
   )
   start = frames.row(0)
   frozen = np.asarray(frames.frozen, bool)[: len(start)]
-  changes: list[dict[str, list[int]] | int] = []
-  before, fixed = start, frozen
-  for step in range(1, steps + 1):
-    after = frames.row(step)
-    try:
-      status, origin = token_status(before, after, fixed, frames.mask_id)
-    except InputError as error:
-      raise InputError(f"Step {step}: {error}") from error
+  changes: list[dict[str, list[Any]] | int] = []
+  for step, (after, status, origin) in enumerate(frames.steps()):
     new = [j for j, s in enumerate(status) if s == INSERTED]
     revealed = [j for j, s in enumerate(status) if s == REVEALED]
-    changes.append(
-      {"n": new, "r": revealed, "x": after[revealed].tolist()}
-      if new or revealed
-      else 0
-    )
-    before, fixed = after, np.append(fixed, False)[origin]
+    change: dict[str, list[Any]] = {"n": new, "r": revealed}
+    change["x"] = after[revealed].tolist()
+    if frames.chance is not None:
+      chance = np.asarray(frames.chance)[step, origin[revealed]]
+      change["p"] = [round(float(p), 4) for p in chance]
+    changes.append(change if new or revealed else 0)
   used = {*start.tolist(), *(x for c in changes if c for x in c["x"])}
   walls = None if render.walls is None else np.asarray(render.walls, bool)
   return {
@@ -255,30 +277,43 @@ def trace_document(
 def write_trace_html(
   path: str | os.PathLike,
   title: str,
-  frames: Frames,
+  frames: Frames | Sequence[Frames],
   times: Sequence[float],
   render: Render | None = None,
 ) -> None:
-  """Writes a page that plays a sample; `#step=12` opens it at step 12.
+  """Writes a page that plays samples; `#step=12` opens it at step 12.
 
   Args:
     path: HTML file to write.
     title: heading of the page, plain text.
-    frames: the sample.
+    frames: the sample, or several that are played together.
     times: f[steps+1], the time of each frame, in [0, 1].
     render: how tokens are shown; by default as their numbers.
 
   Raises:
-    InputError: frames that cannot be aligned, or times of another shape.
+    InputError: frames that cannot be aligned, times of another shape, no
+      sample, or several in a maze.
   """
-  document = trace_document(frames, times, render)
+  if isinstance(frames, Frames):
+    document = trace_document(frames, times, render)
+  else:
+    _require(frames, "There is no sample to play: give at least one.")
+    _require(
+      render is None or render.walls is None,
+      "A maze is drawn of one sample: give one Frames, or no walls.",
+    )
+    document = {
+      "samples": [
+        {"name": x.name, **trace_document(x, times, render)} for x in frames
+      ]
+    }
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(_page(title, document), encoding="utf-8", newline="\n")
 
 
 def _page(title: str, document: dict[str, Any]) -> str:
-  """The HTML of a document from `trace_document`."""
+  """The HTML of a document from `trace_document`, or of several."""
   heading = html.escape(title)
   # Within a script element only "<" can end the data early, and it occurs in
   # JSON strings alone, where the escape means the same.

@@ -1,5 +1,6 @@
 """The page that plays a sample: its alignment, its data and its safety."""
 
+import dataclasses
 import html.parser
 import itertools
 import json
@@ -81,7 +82,8 @@ class Page(html.parser.HTMLParser):
 def write(tmp_path, frames, title="A sample", render=None):
   """Writes a page and reads it back: its text, and what is in it."""
   path = tmp_path / "new" / "trace.html"
-  times = np.linspace(0, 1, len(frames.tokens))
+  first = frames if isinstance(frames, Frames) else frames[0]
+  times = np.linspace(0, 1, len(first.tokens))
   write_trace_html(path, title, frames, times, render)
   text = path.read_text(encoding="utf-8")
   return text, Page(text)
@@ -271,6 +273,59 @@ def test_hostile_labels_and_titles_are_harmless(tmp_path):
   assert "innerHTML" not in text
 
 
+def test_several_samples_play_together(tmp_path):
+  chance = np.full((5, 6), 0.25)
+  first = make_frames(ROWS, frozen=(0, 1))
+  second = dataclasses.replace(
+    make_frames([[], [M], [M], [4], [4]]), chance=chance[:, :2], name="two"
+  )
+  _, page = write(tmp_path, [first, second])
+  found = json.loads(page.data)["samples"]
+  assert [x["name"] for x in found] == ["", "two"]
+  assert replay(found[0]) == ROWS
+  assert replay(found[1]) == [[], [M], [M], [4], [4]]
+  assert found[1]["frames"][2] == {"n": [], "r": [0], "x": [4], "p": [0.25]}
+  assert "p" not in found[0]["frames"][2]
+
+
+def test_a_chance_follows_its_mask(tmp_path):
+  # The mask at 0 of the frame before is revealed at 1 of the frame after it.
+  chance = np.array([[0.5, 0.75, 0.0, 0.0], np.zeros(4)])
+  rows = [[M, 1], [M, 2, 1]]
+  frames = dataclasses.replace(make_frames(rows), chance=chance)
+  document = trace_document(frames, [0, 1])
+  assert document["frames"] == [{"n": [0], "r": [1], "x": [2], "p": [0.5]}]
+
+
+def test_hostile_samples_are_harmless(tmp_path):
+  evil = "</script><img src=x onerror=alert(1)><!--<script>"
+  frames = dataclasses.replace(make_frames(ROWS), name=evil)
+  text, page = write(
+    tmp_path, [frames, frames], evil, Render(labels=lambda _: evil)
+  )
+  assert "<img" not in text
+  assert [tag for tag, _ in page.tags].count("script") == 2
+  assert not page.stack
+  found = json.loads(page.data)["samples"]
+  assert found[0]["name"] == evil
+  assert set(found[1]["labels"].values()) == {evil}
+
+
+def test_what_cannot_be_played_together(tmp_path):
+  frames = make_frames(ROWS)
+  walls = Render(walls=np.zeros((2, 2), bool))
+  for given, render, says in (
+    ([], None, "no sample"),
+    ([frames, frames], walls, "one sample"),
+    ([frames, make_frames(ROWS[:3])], None, "one time a frame"),
+  ):
+    with pytest.raises(InputError, match=says):
+      write_trace_html(
+        tmp_path / "x.html", "", given, np.linspace(0, 1, 5), render
+      )
+  assert not list(tmp_path.iterdir())
+
+
 def test_bad_steps_are_named_and_leave_no_file(tmp_path):
   frames = make_frames([[1], [1, M], [2, M]])
   with pytest.raises(InputError, match=r"^Step 2: The frames cannot[^\n]*$"):
@@ -290,3 +345,5 @@ def test_frames_are_validated():
     Frames(tokens, np.array([0, 5, 1]), np.zeros(4, bool), M)
   with pytest.raises(InputError, match="at least the frame"):
     Frames(tokens[:0], np.zeros(0, int), np.zeros(4, bool), M)
+  with pytest.raises(InputError, match="one chance a token"):
+    Frames(tokens, np.zeros(3, int), np.zeros(4, bool), M, np.zeros(3))
