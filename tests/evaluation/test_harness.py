@@ -241,9 +241,27 @@ def test_without_the_package_one_line_says_so(monkeypatch, capsys):
 
 
 ROWS = [
-  {"prompt": "abc", "answer": "de", "choices": ["d", "e"], "label": 0},
-  {"prompt": "bcd", "answer": "ef", "choices": ["e", "f g"], "label": 1},
-  {"prompt": "cde", "answer": "fg", "choices": ["f", "g"], "label": 1},
+  {
+    "prompt": "abc",
+    "suffix": "h" * 20,
+    "answer": "de",
+    "choices": ["d", "e"],
+    "label": 0,
+  },
+  {
+    "prompt": "bcd",
+    "suffix": "g" * 20,
+    "answer": "ef",
+    "choices": ["e", "f g"],
+    "label": 1,
+  },
+  {
+    "prompt": "cde",
+    "suffix": "f" * 20,
+    "answer": "fg",
+    "choices": ["f", "g"],
+    "label": 1,
+  },
 ]
 TASKS = {
   "tiny_generate": """
@@ -371,3 +389,12 @@ def test_chat_templates_of_the_harness(task_files, tmp_path, caplog):
   assert sample["arguments"][0][0] == "<|endoftext|>abc"
   with pytest.raises(InputError, match="cannot be chosen"):
     made.chat_template("tools")
+  # The harness's own rows reach infilling.
+  made.answers = answers(tiny_model(tokenizer), infill=True)
+  results = lm_eval.simple_evaluate(
+    model=made,
+    tasks=["tiny_generate"],
+    task_manager=lm_eval.tasks.TaskManager(include_path=str(task_files)),
+  )
+  assert made.answers.counts["suffixes"] == 3
+  assert len(results["samples"]["tiny_generate"]) == 3

@@ -135,6 +135,8 @@ def test_a_folder_comes_back_from_a_hub(server, tmp_path, monkeypatch):
   sent = {path.name for path in (tmp_path / "model").iterdir()}
   assert set(server.files) == sent | {".gitattributes"}
   assert server.validated == [(tmp_path / "model/README.md").read_text()]
+  # People write their licence into the card, on the hub too.
+  server.files["README.md"] = b"---\nlicense: mit\n---\n"
   cached = api.snapshot_download(NAME, cache_dir=tmp_path / "cache")
   plain = api.snapshot_download(NAME, local_dir=tmp_path / "plain")
   for folder in (cached, plain):
