@@ -54,10 +54,13 @@ print("smoke test passed")
 # Extras that hold no package of which a file of ours imports something.
 TOOLS = {"cuda12", "cuda13", "tpu", "docs", "dev"}
 # Modules that have another name than their package.
-MODULES = {"backports.zstd": "backports", "mauve-text": "mauve"}
-# Packages that others import: the authors' code, and the harness, which loads
-# ours by an entry point.
-OTHERS = {"einops", "lm-eval"}
+MODULES = {
+  "backports.zstd": "backports",
+  "lm-eval": "lm_eval",
+  "mauve-text": "mauve",
+}
+# Packages that others import: the authors' code.
+OTHERS = {"einops"}
 
 
 @pytest.fixture

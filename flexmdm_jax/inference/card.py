@@ -1,6 +1,7 @@
 """The card of an exported model: what it is, how good it is, how to use it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,13 @@ from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.parameters import num_parameters
 
-# Numbers of an evaluation that its reader wants first; others follow.
+_LONGEST = 200  # characters of a value
+# Characters that Markdown, HTML or a table gives a meaning to; an underscore
+# inside a word has none, nor has a reference such as "&#124;" any but its own.
+_MARKUP = re.compile(
+  r"[&<>|\\`*\[\]~#$@]|://|www\.|(?<![^\W_])_|_(?![^\W_])", re.IGNORECASE
+)
+# Parts of an evaluation that are no numbers of it.
 _LEFT_OUT = ("task", "versions", "config", "sampler", "train_steps", "seconds")
 
 
@@ -28,11 +35,29 @@ def model_card(
     InputError: an evaluation is no result.
   """
   network = model.denoiser.model
+  rows = {
+    "network": f"{type(network).__name__}, {network.num_layers} layers of"
+    f" {network.hidden_size}",
+    "parameters": f"{num_parameters(network):,}",
+    "weights": dtype or _dtypes(model),
+    "longest sequence": f"{model.max_length} tokens",
+    "ids": f"{model.vocab.size:,}, of which the mask is {model.vocab.mask} and"
+    f" the pad {model.vocab.pad}",
+    "schedules of the training": _schedules(model.interpolant),
+    "path of sampling": _schedules(model.path),
+    "sampler": f"{model.sampler.method}, {model.sampler.steps} calls",
+    "presets": ", ".join(model.presets) or "none",
+  }
+  training = model.about.get("training")
+  if isinstance(training, Mapping):
+    rows |= {f"training: {name}": value for name, value in training.items()}
+  text = model.tokenizer is not None
   lines = [
     "---",
     "library_name: flexmdm_jax",
-    "pipeline_tag: text-generation",
+    *(["pipeline_tag: text-generation"] if text else []),
     "tags: [flexmdm, masked-diffusion, jax]",
+    "# license: the model's, which only its makers know",
     "---",
     "",
     f"# {_TITLES[model.method]}",
@@ -42,34 +67,37 @@ def model_card(
     "```python",
     "import flexmdm_jax as fm",
     "",
+    "# From a hub: hf download OWNER/NAME --local-dir FOLDER",
     'model = fm.load("FOLDER")',
     *_example(model),
     "```",
     "",
+    "## Use and limits",
+    "",
+    "It is made for research on diffusion models of sequences, and for the kind"
+    " of data that it was trained on. Nothing was done to make what it writes"
+    " true or harmless, or unlike its data: judge it before others read it.",
+    "",
+    *(f"- {limit}" for limit in _limits(model)),
+    "",
     "## The model",
     "",
-    "| | |",
-    "|---|---|",
-    f"| network | {type(network).__name__}, {network.num_layers} layers of"
-    f" {network.hidden_size} |",
-    f"| parameters | {num_parameters(network):,} |",
-    f"| weights | {dtype or _dtypes(model)} |",
-    f"| longest sequence | {model.max_length} tokens |",
-    f"| ids | {model.vocab.size:,}, of which the mask is {model.vocab.mask} and"
-    f" the pad {model.vocab.pad} |",
-    f"| schedules of the training | {_schedules(model.interpolant)} |",
-    f"| path of sampling | {_schedules(model.path)} |",
-    f"| sampler | {model.sampler.method}, {model.sampler.steps} calls |",
-    f"| presets | {', '.join(model.presets) or 'none'} |",
+    *_table(rows),
+    "## Evaluation",
+    "",
   ]
-  for name, value in model.about.get("training", {}).items():
-    lines.append(f"| training: {_cell(name)} | {_cell(value)} |")
-  lines += ["", "## Evaluation", ""]
   if not evaluations:
     lines += ["None was given when this folder was exported.", ""]
   for evaluation in evaluations:
     lines += _evaluation(evaluation)
-  lines += [f"Exported by flexmdm_jax {files.package_version()}.", ""]
+  lines += [
+    "## Sources",
+    "",
+    "*Any-Order Flexible Length Masked Diffusion*,"
+    " [arXiv 2509.01025](https://arxiv.org/abs/2509.01025), is the method.",
+    f"Exported by flexmdm_jax {files.package_version()}.",
+    "",
+  ]
   return "\n".join(lines)
 
 
@@ -90,14 +118,43 @@ _MEANINGS = {
 
 
 def _example(model: Any) -> list[str]:
+  """Writes how the model is used, in Python."""
   text = model.tokenizer is not None
   show = "text" if text else "tokens"
-  lines = [f"print(model.generate(n=2)[0].{show})"]
+  lines = [f"print(model.generate(n=2, seed=1)[0].{show})"]
+  if text and model.template is not None:
+    lines.append('chat = model.generate(prompts=["Hello!"], chat=True)')
+  elif text and model.method != "mdm":
+    lines.append('print(model.generate(prompts=["Once "])[0].filled)')
   if text and model.method == "flexmdm":
     lines.append(
       'print(model.generate(infills=[("Once ", " the end.")])[0].filled)'
     )
+  if model.method != "autoregressive":
+    lines.append(f"model.generate(steps={2 * model.sampler.steps})")
+    lines[-1] += "  # more calls, better samples"
+  for preset in list(model.presets)[:1]:
+    lines.append(f"model.generate(preset={preset!a})")
   return lines
+
+
+def _limits(model: Any) -> list[str]:
+  """Tells what the model cannot do."""
+  room = f"{model.max_length} tokens"
+  if model.method == "mdm":
+    length = f"Its rows have {room} each, and it takes no prompts or holes."
+  else:
+    length = (
+      f"A text has at most {room}, what is given included; a sample that wanted"
+      " more has `truncated` set."
+    )
+  if model.method == "autoregressive":
+    return [length, "It continues prompts, and fills no holes."]
+  return [
+    length,
+    "`model.log_likelihood` estimates an upper bound on -log p: perplexities"
+    " made of it are too high rather than too low.",
+  ]
 
 
 def _dtypes(model: Any) -> str:
@@ -110,7 +167,7 @@ def _dtypes(model: Any) -> str:
 def _schedules(interpolant: Any) -> str:
   config = interpolant.to_config()
   return "; ".join(
-    f"{name} {_cell(_schedule(value))}" for name, value in config.items()
+    f"{name} {_schedule(value)}" for name, value in config.items()
   )
 
 
@@ -140,23 +197,31 @@ def _evaluation(result: Mapping[str, Any]) -> list[str]:
   steps = result.get("train_steps")
   title = f"### {_cell(result['task'])}"
   told = [
-    *([f"after {steps} training steps"] if steps is not None else []),
+    *([f"after {_cell(steps)} training steps"] if steps is not None else []),
     *([f"on {_cell(where)}"] if where else []),
   ]
   return [
     title,
     "",
     *([f"Measured {', '.join(told)}.", ""] if told else []),
-    "| | |",
-    "|---|---|",
-    *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()),
-    "",
+    *_table(rows),
   ]
 
 
+def _table(rows: Mapping[str, Any]) -> list[str]:
+  """Writes names and values as a table, and a blank line."""
+  cells = (f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items())
+  return ["| | |", "|---|---|", *cells, ""]
+
+
 def _cell(value: Any) -> str:
-  """Writes a value so that no table breaks on it."""
+  """Writes a value as text that is no markup, whatever it holds."""
   if isinstance(value, float):
     return f"{value:.6g}"
   text = value if isinstance(value, str) else json.dumps(value)
-  return text.replace("|", "\\|").replace("\n", " ")
+  text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+  if len(text) > _LONGEST:
+    text = text[:_LONGEST] + "..."
+  return _MARKUP.sub(
+    lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text
+  )

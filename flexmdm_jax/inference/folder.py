@@ -118,7 +118,12 @@ def read(folder: str | os.PathLike) -> Model:
   folder = pathlib.Path(folder)
   path = folder / "config.json"
   config = read_json(path, fix=_AGAIN)
-  folders.verify(folder, lambda name: not _is_weights(name), _AGAIN)
+  folders.verify(
+    folder,
+    # People write into the card: a licence, for one.
+    lambda name: not _is_weights(name) and name != "README.md",
+    _AGAIN,
+  )
   version = config.get("format_version")
   if version != _VERSION:
     raise InputError(
