@@ -1,0 +1,163 @@
+"""Quantised kernels: close to the trained ones, trainable, loadable, refused."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+import flexmdm_jax as fm
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.models import quantization
+from flexmdm_jax.models.lora import LoRA
+from flexmdm_jax.models.parameters import abstract_params, init_params
+from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.training import partition
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+L = 6
+MODEL = Transformer(
+  fm.Vocab(size=11, mask=9, pad=10),
+  L,
+  hidden_size=32,
+  num_layers=3,
+  num_heads=4,
+  num_kv_heads=2,
+  mlp_size=48,
+  qkv_bias=True,
+  gap_head="log_rate",
+  time_group=2,
+  lora=LoRA(rank=2, alpha=3.0, dropout=0.0, targets=("q", "down", "head")),
+)
+INPUTS = (
+  jnp.array([[0, 1, 9, 9, 2, 3], [4, 9, 0, 0, 0, 0]]),
+  jnp.array([6, 2]),
+  jnp.array([0.25, 0.75]),
+)
+
+
+def flat(params):
+  return traverse_util.flatten_dict(dict(params), sep="/")
+
+
+@functools.cache
+def pair():
+  """A network whose parameters all carry a signal, and it in int8."""
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(0, 0.1, x.shape), x.dtype),
+    abstract_params(MODEL),
+  )
+  return (MODEL, params), quantization.quantize(MODEL, params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss(model, params):
+  predicted = model.apply({"params": params}, *INPUTS)
+  return jnp.mean(jax.nn.logsumexp(predicted.token_logits[:, :2], -1)) + (
+    jnp.mean(predicted.log_gaps[:, :3] ** 2)
+  )
+
+
+def test_a_kernel_by_hand():
+  kernel = jnp.array([[1.27, 0.0, -0.2], [-0.5, 0.0, 0.1]])
+  whole, scale = quantization.quantize_kernel(kernel, 1)
+  np.testing.assert_array_equal(whole, [[127, 0, -127], [-50, 0, 64]])
+  np.testing.assert_allclose(scale, [0.01, 1, 0.2 / 127], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_inputs", (1, 2))
+def test_rounding_is_within_half_a_step_of_each_output(num_inputs):
+  kernel = jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
+  whole, scale = quantization.quantize_kernel(kernel, num_inputs, stacked=True)
+  assert whole.dtype == jnp.int8
+  assert scale.shape == (3, *kernel.shape[1 + num_inputs :])
+  steps = scale.reshape(3, *(1,) * num_inputs, *scale.shape[1:])
+  assert jnp.all(jnp.abs(whole * steps - kernel) <= steps * 0.5001)
+  assert jnp.all(jnp.abs(whole).max(range(1, 1 + num_inputs)) == 127)
+
+
+def test_only_the_blocks_kernels_are_integers():
+  (_, params), (model, quantized) = pair()
+  assert flat(quantized).keys() == flat(abstract_params(model)).keys()
+  for path, x in flat(abstract_params(model)).items():
+    assert (x.shape, x.dtype) == (
+      flat(quantized)[path].shape,
+      flat(quantized)[path].dtype,
+    )
+    kernel = path.startswith("blocks/") and path.endswith("/kernel")
+    assert (x.dtype == jnp.int8) == kernel
+    if not kernel and path in flat(params):
+      assert flat(quantized)[path] is flat(params)[path]
+  # Quantising again changes nothing.
+  again = quantization.quantize(model, quantized)[1]
+  assert all(x is flat(again)[path] for path, x in flat(quantized).items())
+
+
+def test_first_values_are_as_large_as_those_in_floating_point():
+  params = flat(init_params(pair()[1][0], jax.random.key(0)))
+  for path in ("q", "attention_out", "gate"):
+    whole = params[f"blocks/{path}/kernel"].value
+    scale = params[f"blocks/{path}/kernel_scale"].value
+    std = jnp.std(whole.astype(jnp.float32)) * jnp.mean(scale)
+    np.testing.assert_allclose(std, 0.02, rtol=0.1)
+
+
+def test_gradients_of_updates_are_those_of_the_float_model():
+  gradients = []
+  for model, params in pair():
+    trained, frozen = partition.split(model, params)
+
+    def of(trained, model=model, frozen=frozen):
+      return loss(model, partition.join(trained, frozen))
+
+    value, found = jax.value_and_grad(of)(trained)
+    gradients.append(flat(found))
+  exact, quantized = gradients
+  assert exact.keys() == quantized.keys()
+  assert any("lora_a" in path for path in exact)
+  for path, x in exact.items():
+    error = jnp.linalg.norm(quantized[path] - x) / jnp.linalg.norm(x)
+    assert 0 < error < 0.03, (path, error)
+
+
+def test_a_product_rounds_once_in_bfloat16():
+  (_, _), (model, params) = pair()
+  exact = model.apply({"params": params}, *INPUTS).token_logits
+  half = model.clone(dtype=jnp.bfloat16).apply({"params": params}, *INPUTS)
+  assert jnp.max(jnp.abs(half.token_logits - exact)) < 0.02 * exact.std() * 4
+
+
+def test_scales_lie_with_their_outputs():
+  boxed = flat(init_params(pair()[1][0], jax.random.key(0)))
+  names = {
+    path.split("/")[1]: x.names
+    for path, x in boxed.items()
+    if path.endswith("kernel_scale")
+  }
+  assert names["q"] == ("layers", "heads", "head_dim")
+  assert names["attention_out"] == ("layers", "embed")
+  assert names["up"] == ("layers", "mlp")
+
+
+@pytest.mark.parametrize("scheme", ("int3", 8, True))
+def test_an_unknown_scheme_is_one_line(scheme):
+  with pytest.raises(InputError, match="int8"):
+    quantization.quantize(*pair()[0], scheme)
+  with pytest.raises(InputError, match="quantize"):
+    MODEL.clone(quantize=scheme)
+
+
+def test_a_dit_is_refused():
+  dit = fm.DiT(fm.Vocab(8, 6, 7), 16, hidden_size=16, num_layers=1, num_heads=2)
+  with pytest.raises(InputError, match="the model is a DiT: leave it out"):
+    quantization.quantize(dit, {})
+
+
+def test_updates_do_not_merge_into_integers():
+  with pytest.raises(InputError, match="cannot take up its low-rank update"):
+    fm.merge_lora(*pair()[1])
