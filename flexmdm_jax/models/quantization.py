@@ -25,8 +25,8 @@ _LARGEST = 127
 
 
 def quantize(
-  model: Transformer, params: Mapping[str, Any], scheme: str = "int8"
-) -> tuple[Transformer, dict]:
+  model: nn.Module, params: Mapping[str, Any], scheme: str = "int8"
+) -> tuple[nn.Module, dict]:
   """Quantises the kernels of a network's blocks.
 
   Args:

@@ -1,8 +1,6 @@
-"""Quantised kernels: close to the trained ones, trainable, loadable, refused."""
+"""Quantised kernels: close to the trained ones, and trained around."""
 
 import functools
-import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +16,6 @@ from flexmdm_jax.models.parameters import abstract_params, init_params
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.training import partition
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 L = 6
 MODEL = Transformer(
   fm.Vocab(size=11, mask=9, pad=10),
@@ -56,11 +53,18 @@ def pair():
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def loss(model, params):
+@functools.partial(jax.grad, argnums=1)
+def gradient(model, trained, frozen):
+  params = partition.join(trained, frozen)
   predicted = model.apply({"params": params}, *INPUTS)
   return jnp.mean(jax.nn.logsumexp(predicted.token_logits[:, :2], -1)) + (
     jnp.mean(predicted.log_gaps[:, :3] ** 2)
   )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(model, params):
+  return model.apply({"params": params}, *INPUTS).token_logits[:, :2]
 
 
 def test_a_kernel_by_hand():
@@ -76,9 +80,10 @@ def test_rounding_is_within_half_a_step_of_each_output(num_inputs):
   whole, scale = quantization.quantize_kernel(kernel, num_inputs, stacked=True)
   assert whole.dtype == jnp.int8
   assert scale.shape == (3, *kernel.shape[1 + num_inputs :])
-  steps = scale.reshape(3, *(1,) * num_inputs, *scale.shape[1:])
-  assert jnp.all(jnp.abs(whole * steps - kernel) <= steps * 0.5001)
-  assert jnp.all(jnp.abs(whole).max(range(1, 1 + num_inputs)) == 127)
+  whole, axes = np.asarray(whole, np.float32), tuple(range(1, 1 + num_inputs))
+  steps = np.expand_dims(scale, axes)
+  assert np.all(np.abs(whole * steps - kernel) <= steps * 0.5001)
+  assert np.all(np.abs(whole).max(axes) == 127)
 
 
 def test_only_the_blocks_kernels_are_integers():
@@ -98,8 +103,14 @@ def test_only_the_blocks_kernels_are_integers():
   assert all(x is flat(again)[path] for path, x in flat(quantized).items())
 
 
+@functools.cache
+def first_values():
+  model = MODEL.clone(quantize="int8")
+  return flat(jax.jit(init_params, static_argnums=0)(model, jax.random.key(0)))
+
+
 def test_first_values_are_as_large_as_those_in_floating_point():
-  params = flat(init_params(pair()[1][0], jax.random.key(0)))
+  params = first_values()
   for path in ("q", "attention_out", "gate"):
     whole = params[f"blocks/{path}/kernel"].value
     scale = params[f"blocks/{path}/kernel_scale"].value
@@ -110,13 +121,7 @@ def test_first_values_are_as_large_as_those_in_floating_point():
 def test_gradients_of_updates_are_those_of_the_float_model():
   gradients = []
   for model, params in pair():
-    trained, frozen = partition.split(model, params)
-
-    def of(trained, model=model, frozen=frozen):
-      return loss(model, partition.join(trained, frozen))
-
-    value, found = jax.value_and_grad(of)(trained)
-    gradients.append(flat(found))
+    gradients.append(flat(gradient(model, *partition.split(model, params))))
   exact, quantized = gradients
   assert exact.keys() == quantized.keys()
   assert any("lora_a" in path for path in exact)
@@ -125,18 +130,19 @@ def test_gradients_of_updates_are_those_of_the_float_model():
     assert 0 < error < 0.03, (path, error)
 
 
-def test_a_product_rounds_once_in_bfloat16():
-  (_, _), (model, params) = pair()
-  exact = model.apply({"params": params}, *INPUTS).token_logits
-  half = model.clone(dtype=jnp.bfloat16).apply({"params": params}, *INPUTS)
-  assert jnp.max(jnp.abs(half.token_logits - exact)) < 0.02 * exact.std() * 4
+def test_outputs_are_close_in_float32_and_in_bfloat16():
+  (_, params), (model, quantized) = pair()
+  exact = logits(MODEL, params)
+  error = jnp.max(jnp.abs(logits(model, quantized) - exact)) / jnp.std(exact)
+  assert 0 < error < 0.05
+  half = logits(model.clone(dtype=jnp.bfloat16), quantized)
+  assert jnp.max(jnp.abs(half - exact)) / jnp.std(exact) < 0.1
 
 
 def test_scales_lie_with_their_outputs():
-  boxed = flat(init_params(pair()[1][0], jax.random.key(0)))
   names = {
     path.split("/")[1]: x.names
-    for path, x in boxed.items()
+    for path, x in first_values().items()
     if path.endswith("kernel_scale")
   }
   assert names["q"] == ("layers", "heads", "head_dim")
@@ -144,7 +150,7 @@ def test_scales_lie_with_their_outputs():
   assert names["up"] == ("layers", "mlp")
 
 
-@pytest.mark.parametrize("scheme", ("int3", 8, True))
+@pytest.mark.parametrize("scheme", ("int3", ""))
 def test_an_unknown_scheme_is_one_line(scheme):
   with pytest.raises(InputError, match="int8"):
     quantization.quantize(*pair()[0], scheme)
