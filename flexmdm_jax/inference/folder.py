@@ -241,7 +241,9 @@ def _read_params(folder: pathlib.Path, network: Any) -> dict:
         f" network needs {list(expected.shape)}: {_AGAIN}."
       )
     if path in to_quantize:
-      flat |= quantization.quantized(path, tensors[key], abstract)
+      flat |= quantization.quantized(
+        path, jax.device_put(tensors[key], whole), abstract
+      )
       continue
     allowed = ("int8",) if expected.dtype == np.int8 else tuple(_DTYPES)
     if tensors.dtypes[key] not in allowed:

@@ -1,6 +1,8 @@
-"""Quantised kernels: close to the trained ones, and trained around."""
+"""Quantised kernels: close to the trained ones, trained around, loaded."""
 
 import functools
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,12 @@ from flexmdm_jax.models import quantization
 from flexmdm_jax.models.lora import LoRA
 from flexmdm_jax.models.parameters import abstract_params, init_params
 from flexmdm_jax.models.transformer import Transformer
+from flexmdm_jax.pretrained import checkpoint
 from flexmdm_jax.training import partition
+from tests.pretrained import hf
+from tests.training import tiny
+
+GOLDEN = hf.ROOT / "tests/golden/dream_flexmdm_tiny"
 
 L = 6
 MODEL = Transformer(
@@ -167,3 +174,150 @@ def test_a_dit_is_refused():
 def test_updates_do_not_merge_into_integers():
   with pytest.raises(InputError, match="cannot take up its low-rank update"):
     fm.merge_lora(*pair()[1])
+
+
+def test_whole_training_of_integers_is_refused():
+  tuned = tiny.train_step(model=pair()[1][0])
+  base = flat(tuned.abstract_base)
+  assert base["blocks/q/kernel"].dtype == jnp.int8
+  assert "blocks/q/lora_a" not in base
+  with pytest.raises(InputError, match="int8, which has no gradient") as error:
+    tiny.train_step(model=pair()[1][0].clone(lora=None))
+  assert "\n" not in str(error.value)
+
+
+def test_sampling():
+  (_, _), (model, params) = pair()
+  linear = fm.schedules.Linear()
+  samples = fm.sample(
+    jax.random.key(0),
+    fm.denoiser(model, params),
+    fm.empty_start(4, L, model.vocab),
+    fm.JointInterpolant(linear, linear),
+    model.vocab,
+    fm.SamplerConfig(steps=4),
+  )
+  assert jnp.all(samples.length <= L)
+  assert jnp.all(samples.tokens != model.vocab.mask)
+
+
+# --- Folders. ---
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  """The tiny public FlexMDM: as published, converted, and exported in float."""
+  tmp = tmp_path_factory.mktemp("folders")
+  (tmp / "hf").mkdir()
+  for name in (
+    "config.json",
+    "model.safetensors",
+    "flexmdm_extras.safetensors",
+  ):
+    shutil.copy(GOLDEN / name, tmp / "hf")
+  checkpoint.from_hf(tmp / "hf", tmp / "orbax")
+  fm.load(tmp / "hf").export(tmp / "float")
+  return tmp
+
+
+@pytest.fixture(scope="module")
+def loaded(folders):
+  return fm.load(folders / "hf", quantize="int8")
+
+
+def assert_equal_params(a, b):
+  assert a.model == b.model
+  a, b = flat(a.params), flat(b.params)
+  assert a.keys() == b.keys()
+  for path, x in a.items():
+    assert x.dtype == b[path].dtype
+    np.testing.assert_array_equal(x, b[path], err_msg=path)
+
+
+@pytest.mark.parametrize("kind", ("orbax", "float"))
+def test_every_folder_gives_the_same_integers(folders, loaded, kind):
+  found = fm.load(folders / kind, quantize="int8")
+  assert_equal_params(found.denoiser, loaded.denoiser)
+  plain = fm.load(folders / kind).denoiser
+  assert plain.model.quantize is None
+  assert_equal_params(
+    fm.denoiser(*quantization.quantize(plain.model, plain.params)),
+    loaded.denoiser,
+  )
+
+
+def test_outputs_of_the_golden_model(folders, loaded):
+  tokens = jnp.arange(48).reshape(2, 24) % 80
+  predictions = [
+    jax.jit(model.denoiser.model.apply)(
+      {"params": model.denoiser.params},
+      tokens.at[:, ::2].set(model.vocab.mask),
+      jnp.array([24, 20]),
+      jnp.array([0.3, 0.8]),
+    )
+    for model in (fm.load(folders / "hf"), loaded)
+  ]
+  exact, quantized = (x.token_logits[:, :20] for x in predictions)
+  error = jnp.sqrt(jnp.mean((quantized - exact) ** 2)) / jnp.std(exact)
+  assert 0 < error < 0.04  # 0.022 when written
+
+
+def test_an_export_keeps_the_integers(loaded, tmp_path):
+  loaded.export(tmp_path / "kept")
+  again = fm.load(tmp_path / "kept")
+  assert_equal_params(again.denoiser, loaded.denoiser)
+  # Quantised already.
+  assert fm.load(tmp_path / "kept", quantize="int8").denoiser.model == (
+    loaded.denoiser.model
+  )
+  loaded.export(tmp_path / "half", dtype="bfloat16")
+  half = fm.load(tmp_path / "half").denoiser.params
+  kept = loaded.denoiser.params
+  assert half["embed"].dtype == jnp.bfloat16
+  for name in ("kernel", "kernel_scale"):
+    np.testing.assert_array_equal(
+      half["blocks"]["q"][name], kept["blocks"]["q"][name]
+    )
+
+
+def test_a_damaged_export_is_one_line(loaded, tmp_path):
+  loaded.export(tmp_path / "kept")
+  (tmp_path / "kept" / "flexmdm_checksums.json").unlink()
+  config = tmp_path / "kept" / "config.json"
+  network = json.loads(config.read_text())["network"]
+  hf.edit_json(config, network={**network, "quantize": None})
+  with pytest.raises(InputError, match=r"has blocks.*kernel_scale.*lacks"):
+    fm.load(tmp_path / "kept")
+  hf.edit_weights(
+    tmp_path / "kept",
+    lambda x: [x.pop(key) for key in list(x) if key.endswith("_scale")],
+  )
+  with pytest.raises(InputError, match="neither float32 nor bfloat16"):
+    fm.load(tmp_path / "kept")
+  hf.edit_json(config, network={**network, "quantize": "int3"})
+  with pytest.raises(InputError, match=r"network\.quantize.*int8"):
+    fm.load(tmp_path / "kept")
+
+
+def test_integers_in_a_public_folder_are_refused(folders, tmp_path):
+  shutil.copytree(folders / "hf", tmp_path / "in")
+  key = "model.layers.0.self_attn.q_proj.weight"
+  hf.edit_weights(
+    tmp_path / "in", lambda x: x.update({key: x[key].astype(np.int8)})
+  )
+  with pytest.raises(InputError, match=f"{key} is quantised"):
+    fm.load(tmp_path / "in", quantize="int8")
+
+
+def test_load_refuses_an_unknown_scheme_before_it_reads():
+  with pytest.raises(InputError, match=r"quantize.*nf4.*int8"):
+    fm.load("no such folder", quantize="nf4")
+
+
+def test_a_public_folder_has_no_place_for_scales(loaded, tmp_path):
+  network = loaded.denoiser
+  with pytest.raises(InputError, match="no place for scales"):
+    fm.convert.dream_flexmdm_to_hf(
+      network.model, network.params, tmp_path / "out"
+    )
+  assert not list(tmp_path.iterdir())

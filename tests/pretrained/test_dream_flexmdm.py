@@ -644,8 +644,8 @@ def test_a_gap_that_is_never_open_costs_nothing(gap_loss):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [2, 0])
-def test_fine_tuning(tmp_path, rank):
+@pytest.mark.parametrize("rank, quantize", [(2, None), (0, None), (2, "int8")])
+def test_fine_tuning(tmp_path, rank, quantize):
   """From its folder to a tuned run, and whole back to its folder."""
   sizes = dict(hidden_size=16, num_layers=2, num_heads=2, num_kv_heads=1)
   vocab = fm.Vocab(270, mask=262, pad=261)
@@ -681,6 +681,7 @@ def test_fine_tuning(tmp_path, rank):
     vocab=dataclasses.asdict(vocab),
     dtype="float32",
     param_dtype="float32",
+    quantize=quantize,
   )
   config.model.lora.rank = rank
   config.train.update(num_steps=2, batch_size=8, accumulation=1, report_every=1)
@@ -692,6 +693,17 @@ def test_fine_tuning(tmp_path, rank):
   _, tuned = run.restore(tmp_path / "work")
   embed = tuned.params["embed"]
   assert np.array_equal(embed, params["embed"]) == bool(rank)
+  if quantize:
+    kernel = tuned.params["blocks"]["q"]["kernel"]
+    assert kernel.dtype == jnp.int8
+    config.model.quantize = None
+    plain = Run.from_config(config.to_dict())
+    plain.train(tmp_path / "plain", progress=False)
+    # Trained in floating point, it is quantised where it is loaded.
+    loaded = fm.load(tmp_path / "plain", quantize="int8").denoiser
+    assert loaded.model == tuned.model
+    assert np.array_equal(loaded.params["blocks"]["q"]["kernel"], kernel)
+    return
   merged = fm.merge_lora(tuned.model, tuned.params)
   fm.convert.dream_flexmdm_to_hf(*merged, tmp_path / "tuned")
   again, _ = fm.convert.dream_flexmdm_from_hf(tmp_path / "tuned")
