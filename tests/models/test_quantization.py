@@ -11,6 +11,7 @@ import pytest
 from flax import traverse_util
 
 import flexmdm_jax as fm
+from flexmdm_jax import memory
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models import quantization
 from flexmdm_jax.models.lora import LoRA
@@ -184,6 +185,15 @@ def test_whole_training_of_integers_is_refused():
   with pytest.raises(InputError, match="int8, which has no gradient") as error:
     tiny.train_step(model=pair()[1][0].clone(lora=None))
   assert "\n" not in str(error.value)
+
+
+def test_estimates_of_memory_count_a_byte_each():
+  (model, _), (whole, params) = pair()
+  kernels = [x for x in flat(params).values() if x.dtype == jnp.int8]
+  scales = [x for path, x in flat(params).items() if path.endswith("_scale")]
+  saved = sum(x.size for x in kernels) - 2 * sum(x.size for x in scales)
+  for of in (memory.of_sampling, memory.of_training):
+    assert of(model, 4, 1) - of(whole, 4, 1) == saved
 
 
 def test_sampling():

@@ -19,6 +19,7 @@ from experiments.configs import dream_flexmdm_7b
 from flexmdm_jax import losses
 from flexmdm_jax.dryrun.report import run_without_data
 from flexmdm_jax.interpolant import noise
+from flexmdm_jax.models import quantization
 from flexmdm_jax.models.transformer import ADDED
 from flexmdm_jax.pretrained import FAMILIES, checkpoint, dream_flexmdm
 from flexmdm_jax.pretrained.families import places_of
@@ -704,6 +705,15 @@ def test_fine_tuning(tmp_path, rank, quantize):
     assert loaded.model == tuned.model
     assert np.array_equal(loaded.params["blocks"]["q"]["kernel"], kernel)
     return
+  if not rank:
+    # The weights of a run that was trained whole, with updates around them.
+    config.model.update(quantize="int8", lora=dict(rank=2))
+    config.pretrained = str(tmp_path / "work")
+    around = Run.from_config(config.to_dict())
+    base = around.with_weights(around.train_step()).base
+    expected = quantization.quantize(tuned.model, tuned.params)[1]["blocks"]
+    for name in ("kernel", "kernel_scale"):
+      assert np.array_equal(base["blocks"]["q"][name], expected["q"][name])
   merged = fm.merge_lora(tuned.model, tuned.params)
   fm.convert.dream_flexmdm_to_hf(*merged, tmp_path / "tuned")
   again, _ = fm.convert.dream_flexmdm_from_hf(tmp_path / "tuned")
