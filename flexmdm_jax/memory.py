@@ -10,7 +10,7 @@ import jax
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.models.dit import DiT
-from flexmdm_jax.models.parameters import num_parameters
+from flexmdm_jax.models.parameters import abstract_params, num_parameters
 from flexmdm_jax.models.transformer import Transformer
 
 # Float32 numbers of a parameter that is trained: itself, its moving average,
@@ -31,22 +31,22 @@ def of_training(
 
   Args:
     model: the network; where low-rank updates are trained, its parameters count
-      once, in 16 bits.
+      once, in 16 bits or the 8 of quantised ones.
     batch_size: rows of a batch.
     accumulation: parts of a batch.
   """
   whole = getattr(model, "lora", None) is None
-  each = 4 * _TRAINED if whole else 2
+  state = 4 * _TRAINED * num_parameters(model) if whole else _weights(model)
   rows = -(-batch_size // accumulation)
   residuals = rows * model.max_length * model.hidden_size * model.num_layers
-  return each * num_parameters(model) + 2 * residuals
+  return state + 2 * residuals
 
 
 def of_sampling(model: DiT | Transformer, num: int, batch_size: int) -> int:
   """Computes the bytes that sampling needs at least.
 
-  They are those of the parameters in 16 bits, of the rows on the host, and two
-  for each position and channel of a batch.
+  They are those of the parameters in 16 bits, or in the 8 of quantised ones, of
+  the rows on the host, and two for each position and channel of a batch.
 
   Args:
     model: the network.
@@ -55,10 +55,16 @@ def of_sampling(model: DiT | Transformer, num: int, batch_size: int) -> int:
   """
   rows = min(num, batch_size)
   return (
-    2 * num_parameters(model)
+    _weights(model)
     + _POSITION * num * model.max_length
     + 2 * rows * model.max_length * model.hidden_size
   )
+
+
+def _weights(model: DiT | Transformer) -> int:
+  """Computes the bytes of the parameters, in 16 bits at most."""
+  leaves = jax.tree.leaves(abstract_params(model))
+  return sum(x.size * min(2, x.dtype.itemsize) for x in leaves)
 
 
 def available() -> int:

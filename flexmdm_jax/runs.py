@@ -18,6 +18,7 @@ from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import Model, PromptForm
 from flexmdm_jax.interpolant import MDM, JointInterpolant
+from flexmdm_jax.models import quantization
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
 from flexmdm_jax.models.dit import DiT
 from flexmdm_jax.models.parameters import abstract_params
@@ -260,10 +261,15 @@ class Run:
     target = {
       path: known[path] for path in there if wanted(tuple(path.split("/")))
     }
+    whole = quantization.int8_paths(target)
+    target |= {path: known[path].update(dtype=jnp.float32) for path in whole}
     _, params, _ = restore_ema(
       folder, traverse_util.unflatten_dict(target, sep="/")
     )
-    return params
+    found = flat(params)
+    for path in whole:
+      found |= quantization.quantized(path, found[path], abstract)
+    return traverse_util.unflatten_dict(found, sep="/")
 
   def _frozen(self, abstract: partition.Params) -> partition.Params:
     """Reads the parameters that the model freezes."""

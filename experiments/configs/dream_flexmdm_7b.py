@@ -58,6 +58,7 @@ def get_config():
     param_dtype="bfloat16",
     remat="full",
     attention=base.placeholder(str),
+    quantize=base.placeholder(str),
   )
   config.optimizer.update(
     learning_rate=1e-4, warmup_steps=500, b2=0.95, weight_decay=0.01

@@ -41,6 +41,7 @@ def get_config():
     param_dtype="bfloat16",
     remat="dots",
     attention=base.placeholder(str),
+    quantize=base.placeholder(str),
   )
   config.optimizer.update(learning_rate=1e-4, warmup_steps=1000)
   config.train.update(

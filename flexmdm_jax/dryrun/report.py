@@ -221,7 +221,9 @@ def sampling_params(run: Run, mesh: Mesh) -> partition.Params:
     tree_shardings(boxed, dataclasses.replace(rules, **whole), mesh),
   )
   trained, frozen = partition.split(run.model, abstract)
-  trained = jax.tree.map(lambda x: x.update(dtype=jnp.float32), trained)
+  trained = jax.tree.map(
+    lambda x: x if x.dtype == jnp.int8 else x.update(dtype=jnp.float32), trained
+  )
   return partition.join(trained, frozen)
 
 

@@ -52,7 +52,8 @@ class Work:
     hardware_flops: operations of the step, with those that are repeated.
     memory_bytes: bytes to and from memory that do not depend on the mesh:
       activations.
-    weight_bytes: size of the weights in the 16 bits in which they are used.
+    weight_bytes: size of the weights, in the 16 bits in which they are used or
+      the 8 of those that are quantised.
     state_bytes: bytes that the optimiser reads and writes.
     gradient_bytes: size of the float32 gradients.
   """
@@ -123,7 +124,9 @@ def work_of(
     model_flops=model_flops,
     hardware_flops=model_flops + again,
     memory_bytes=_PASSES * 2.0 * widths * N,
-    weight_bytes=2.0 * parameters,
+    weight_bytes=float(
+      sum(math.prod(x.shape) * min(2, x.dtype.itemsize) for x in flat.values())
+    ),
     # Parameters, EMA and two moments are read and written; gradients too.
     state_bytes=4.0 * trainable * (2 * 4 + 2),
     gradient_bytes=4.0 * trainable,

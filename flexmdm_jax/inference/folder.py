@@ -28,7 +28,7 @@ from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference.card import model_card
 from flexmdm_jax.inference.model import METHODS, Model, Preset, PromptForm
 from flexmdm_jax.interpolant import JointInterpolant
-from flexmdm_jax.models import description
+from flexmdm_jax.models import description, quantization
 from flexmdm_jax.models.denoiser import denoiser
 from flexmdm_jax.models.parameters import abstract_params
 from flexmdm_jax.pretrained import folder as folders
@@ -70,8 +70,9 @@ def write(
   Args:
     model: the model.
     folder: folder to make; it must be empty or not exist.
-    dtype: type of the parameters in it, "float32" or "bfloat16"; None keeps
-      those that they have. Only a folder that keeps them gives equal samples.
+    dtype: type of the parameters in it, "float32" or "bfloat16", but for
+      quantised ones; None keeps those that they have. Only a folder that keeps
+      them gives equal samples.
     evaluations: results of `experiments.evaluate`, for the card.
     max_bytes: largest size of one file of weights, unless one parameter is
       larger.
@@ -87,7 +88,12 @@ def write(
   card = model_card(model, evaluations, dtype)
   flat = traverse_util.flatten_dict(dict(model.denoiser.params), sep=".")
   kept = {key: np.dtype(x.dtype) for key, x in flat.items()}
-  dtypes = {key: _DTYPES.get(dtype, kept[key]) for key in flat}
+  dtypes = {
+    key: kept[key]
+    if key.endswith(".kernel_scale") or kept[key] == np.int8
+    else _DTYPES.get(dtype, kept[key])
+    for key in flat
+  }
 
   def read(key):
     return np.asarray(flat[key]).astype(dtypes[key])
@@ -108,8 +114,13 @@ def is_exported(config: Mapping[str, Any]) -> bool:
   return config.get("format") == FORMAT
 
 
-def read(folder: str | os.PathLike) -> Model:
+def read(folder: str | os.PathLike, quantize: str | None = None) -> Model:
   """Loads an exported model; every device that is here holds it whole.
+
+  Args:
+    folder: the folder.
+    quantize: scheme by which to quantise it, see `models.quantization`; None
+      takes it as it is.
 
   Raises:
     InputError: a file is missing or damaged, or of another version; the weights
@@ -136,6 +147,7 @@ def read(folder: str | os.PathLike) -> Model:
   method = config["method"]
   schema.require_value(f"{path}: method", method, str, _among(METHODS))
   network = description.from_config(config["network"], f"{path}: network")
+  network = quantization.quantized_model(network, quantize)
   interpolant = _interpolant(config["interpolant"], path)
   about = config["about"]
   model = Model(
@@ -200,34 +212,57 @@ def _fields(sampler: SamplerConfig) -> dict[str, Any]:
 
 
 def _read_params(folder: pathlib.Path, network: Any) -> dict:
-  """Reads parameters one by one onto the devices.
+  """Reads parameters one by one onto the devices, and quantises them there.
 
   Raises:
     InputError: one is missing, unknown, or of another shape or type.
   """
   tensors = folders.Tensors(folders.weight_files(folder))
-  known = traverse_util.flatten_dict(abstract_params(network), sep=".")
-  if missing := known.keys() - tensors.keys():
+  whole, flat = replicated(make_mesh()), {}
+  abstract = jax.tree.map(
+    lambda x: x.update(sharding=whole), abstract_params(network)
+  )
+  known = traverse_util.flatten_dict(abstract, sep="/")
+  # Those that the folder has in floating point.
+  to_quantize = {
+    path
+    for path in quantization.int8_paths(abstract)
+    if tensors.dtypes.get(_key(path)) in _DTYPES
+  }
+  made = {quantization.scale_path(path) for path in to_quantize}
+  keys = {_key(path): path for path in known if path not in made}
+  if missing := keys.keys() - tensors.keys():
     raise InputError(f"{folder} lacks {names(missing)}: {_AGAIN}.")
-  if unknown := tensors.keys() - known.keys():
+  if unknown := tensors.keys() - keys.keys():
     raise InputError(
       f"{folder} has {names(unknown)}, which the network of its config.json"
       f" lacks: {_AGAIN}."
     )
-  whole, flat = replicated(make_mesh()), {}
-  for key, expected in known.items():
+  for key, path in keys.items():
+    expected = known[path]
     if tensors.shapes[key] != expected.shape:
       raise InputError(
         f"{folder} has {key} of the shape {list(tensors.shapes[key])}, but the"
         f" network needs {list(expected.shape)}: {_AGAIN}."
       )
-    if tensors.dtypes[key] not in _DTYPES:
-      raise InputError(
-        f"{folder} has {key} of a type that is neither float32 nor bfloat16:"
-        f" {_AGAIN}."
+    if path in to_quantize:
+      flat |= quantization.quantized(
+        path, jax.device_put(tensors[key], whole), abstract
       )
-    flat[key] = jax.device_put(tensors[key], whole)
-  return traverse_util.unflatten_dict(flat, sep=".")
+      continue
+    allowed = ("int8",) if expected.dtype == np.int8 else tuple(_DTYPES)
+    if tensors.dtypes[key] not in allowed:
+      kind = "not int8" if len(allowed) == 1 else "neither float32 nor bfloat16"
+      raise InputError(
+        f"{folder} has {key} of a type that is {kind}: {_AGAIN}."
+      )
+    flat[path] = jax.device_put(tensors[key], whole)
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _key(path: str) -> str:
+  """Returns the name in the files of the parameter at `path`."""
+  return path.replace("/", ".")
 
 
 def _tokenizer(folder, config, vocab) -> tokenizers.Tokenizer | None:

@@ -15,7 +15,10 @@ from jaxtyping import Array, Float
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.schema import count, require, setting
 
+SCHEMES = ("int8",)
 TARGETS = ("q", "k", "v", "attention_out", "gate", "up", "down", "head")
+# Standard deviation of the integers from -127 to 127, all alike often.
+_SPREAD = 73.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Linear(nn.Module):
     lora: the update, or None. A and B are float32, whatever the kernel is.
     dtype: type of the computation.
     param_dtype: type of the kernel and the bias.
+    quantize: "int8" for a kernel of integers, whose outputs are multiplied by
+      `kernel_scale`, float32; None for a kernel of `param_dtype`.
   """
 
   features: tuple[int, ...]
@@ -68,18 +73,32 @@ class Linear(nn.Module):
   lora: LoRA | None = None
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
+  quantize: str | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
     num_inputs = len(self.axes) - len(self.features)
     x = x.astype(self.dtype)
+    normal = nn.initializers.normal(0.02)
     kernel = self.param(
       "kernel",
-      nn.with_logical_partitioning(nn.initializers.normal(0.02), self.axes),
+      nn.with_logical_partitioning(
+        _integers if self.quantize else normal, self.axes
+      ),
       (*x.shape[-num_inputs:], *self.features),
-      self.param_dtype,
+      jnp.int8 if self.quantize else self.param_dtype,
     )
     y = jnp.tensordot(x, kernel.astype(self.dtype), num_inputs)
+    if self.quantize:
+      scale = self.param(
+        "kernel_scale",
+        nn.with_logical_partitioning(
+          nn.initializers.constant(0.02 / _SPREAD), self.axes[num_inputs:]
+        ),
+        self.features,
+        jnp.float32,
+      )
+      y = (y.astype(jnp.float32) * scale).astype(self.dtype)
     if self.bias:
       bias = self.param(
         "bias",
@@ -94,6 +113,11 @@ class Linear(nn.Module):
       inner, matrix = update(self, x, num_inputs)
       y = y + jnp.tensordot(inner, matrix, 1)
     return y
+
+
+def _integers(key, shape, dtype):
+  """Draws integers, all alike often, whose spread is `_SPREAD`."""
+  return jax.random.randint(key, shape, -127, 128, dtype)
 
 
 def update(
@@ -137,12 +161,20 @@ def merge(params: dict, lora: LoRA) -> dict:
     params: parameters of a tree of `Linear`s; leading axes that A and B have
       more than the kernel needs belong to stacked layers.
     lora: the updates' settings, which have the scale.
+
+  Raises:
+    InputError: a kernel is quantised.
   """
   merged = {
     name: merge(x, lora) if isinstance(x, dict) else x
     for name, x in params.items()
     if name not in ("lora_a", "lora_b")
   }
+  if "kernel_scale" in params:
+    raise InputError(
+      "a quantised kernel cannot take up its low-rank update: merge those of"
+      " the model as it was before, or leave them apart."
+    )
   if "lora_a" in params:
     kernel = params["kernel"]
     a, b = params["lora_a"], params["lora_b"]

@@ -46,7 +46,7 @@ from flexmdm_jax.models.layers import (
   time_features,
   zeros,
 )
-from flexmdm_jax.models.lora import Linear, LoRA
+from flexmdm_jax.models.lora import SCHEMES, Linear, LoRA
 from flexmdm_jax.prediction import Features, Prediction
 from flexmdm_jax.schema import count, require, setting
 from flexmdm_jax.vocab import Vocab
@@ -96,6 +96,9 @@ class Transformer(nn.Module):
     remat: part of a block that the backward pass recomputes, see
       `models.layers.remat`.
     attention: implementation of attention, see `models.attention.attend`.
+    quantize: "int8" for blocks whose kernels are integers, with a scale for
+      each output, see `models.quantization`; training leaves them as they are.
+      None for kernels of `param_dtype`.
   """
 
   vocab: Vocab
@@ -121,6 +124,7 @@ class Transformer(nn.Module):
   param_dtype: Any = jnp.float32
   remat: str = setting("none", among=REMAT)
   attention: str | None = setting(None, among=ATTENTIONS)
+  quantize: str | None = setting(None, among=SCHEMES)
 
   def __post_init__(self):
     super().__post_init__()
@@ -247,6 +251,7 @@ class Transformer(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       attention=self.attention,
+      quantize=self.quantize,
       name="blocks",
     )
     group = jnp.arange(self.num_layers) // (self.time_group or 1)
@@ -284,6 +289,7 @@ class Block(nn.Module):
   dtype: Any
   param_dtype: Any
   attention: str | None
+  quantize: str | None
 
   @nn.compact
   def __call__(self, x, group, seq_length, angles, modulations):
@@ -298,6 +304,7 @@ class Block(nn.Module):
         lora=_targets(self.lora, name),
         dtype=self.dtype,
         param_dtype=self.param_dtype,
+        quantize=self.quantize,
         name=name,
       )
 
@@ -415,6 +422,9 @@ def merge_lora(model: Transformer, params: dict) -> tuple[Transformer, dict]:
 
   Returns:
     (model without `lora`, its parameters).
+
+  Raises:
+    InputError: an updated kernel is quantised.
   """
   if model.lora is None:
     return model, params

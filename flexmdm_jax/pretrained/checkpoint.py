@@ -27,6 +27,7 @@ import tensorstore as ts
 from flax import traverse_util
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.models import quantization
 from flexmdm_jax.models.transformer import Transformer
 from flexmdm_jax.pretrained import families, source, weights
 from flexmdm_jax.pretrained import folder as folders
@@ -164,7 +165,8 @@ def load(
 
   Returns:
     Those parameters of `abstract` that are wanted and that the folder has, in
-    the types asked for.
+    the types asked for. Kernels that are to be int8 are quantised, one stack
+    after another.
 
   Raises:
     InputError: `from_hf` did not make the folder, or it is damaged; it has an
@@ -172,7 +174,8 @@ def load(
   """
   folder = pathlib.Path(folder).expanduser()
   _about(folder, _VALUES)
-  stored = _Arrays(folder / _PARAMS).shapes
+  arrays = _Arrays(folder / _PARAMS)
+  stored = arrays.shapes
   known = traverse_util.flatten_dict(dict(abstract), sep="/")
   if unknown := set(stored) - set(known):
     raise InputError(
@@ -184,13 +187,27 @@ def load(
         f"{folder} has {path} of the shape {list(shape)}, but the model needs"
         f" {list(known[path].shape)}."
       )
-  target = traverse_util.unflatten_dict(
-    {path: known[path] for path in stored if wanted(tuple(path.split("/")))},
-    sep="/",
-  )
+  target = {
+    path: known[path] for path in stored if wanted(tuple(path.split("/")))
+  }
   if not target:
     return {}
-  _verify_files(folder, traverse_util.flatten_dict(target, sep="/"))
+  _verify_files(folder, target)
+  whole = set(quantization.int8_paths(target))
+  flat = _restore(folder, {k: target[k] for k in target if k not in whole})
+  for path in sorted(whole):
+    read = target[path].update(dtype=arrays.dtype(path))
+    flat |= quantization.quantized(
+      path, _restore(folder, {path: read})[path], abstract
+    )
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _restore(folder: pathlib.Path, flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Restores parameters of a folder, by path, and verifies them."""
+  if not flat:
+    return {}
+  target = traverse_util.unflatten_dict(dict(flat), sep="/")
   try:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       params = checkpointer.restore(
@@ -206,7 +223,7 @@ def load(
       f"{folder} cannot be read ({str(error)[:200]}): convert it again."
     ) from error
   verify(folder, params)
-  return params
+  return traverse_util.flatten_dict(params, sep="/")
 
 
 def _verify_files(folder: pathlib.Path, paths: Iterable[str]) -> None:

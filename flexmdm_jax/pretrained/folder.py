@@ -32,7 +32,12 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _AGAIN = "download it again"
 
-_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_DTYPES = {
+  "float32": "F32",
+  "bfloat16": "BF16",
+  "float16": "F16",
+  "int8": "I8",
+}
 _NUMPY_NAMES = {theirs: ours for ours, theirs in _DTYPES.items()}
 
 
@@ -44,7 +49,8 @@ class Tensors(Mapping[str, np.ndarray]):
   Attributes:
     metadata: the safetensors files' metadata, merged.
     shapes: shape of each tensor.
-    dtypes: type of each tensor; None where no network's weights have it.
+    dtypes: type of each tensor; None where no network's weights have it. int8
+      are those of an exported model that is quantised.
   """
 
   def __init__(

@@ -12,6 +12,8 @@ import numpy as np
 from flax import traverse_util
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.models import quantization
+from flexmdm_jax.models.parameters import abstract_params
 from flexmdm_jax.models.transformer import ADDED, Transformer
 from flexmdm_jax.pretrained import families, source, weights
 from flexmdm_jax.pretrained import folder as folders
@@ -43,7 +45,7 @@ def llada_from_hf(
   """
   found = source.read(folder, retrofit)
   model = found.model.clone(mask_padding=mask_padding, **options)
-  return model, _params(found)
+  return model, _params(found, model)
 
 
 def dream_flexmdm_from_hf(
@@ -73,12 +75,17 @@ def dream_flexmdm_from_hf(
       f"{folder} holds no {folders.EXTRAS_FILE} and no flexmdm_extras.pt: it is"
       " no FlexMDM's; download the model's extras, or use llada_from_hf."
     )
-  return found.model.clone(**options), _params(found)
+  model = found.model.clone(**options)
+  return model, _params(found, model)
 
 
-def _params(found: Source) -> dict:
+def _params(found: Source, model: Transformer) -> dict:
   """Converts the parameters; those that are added to a network are float32."""
-  params = weights.convert(found.places, found.tensors)
+  params = weights.convert(
+    found.places,
+    found.tensors,
+    quantized=quantization.int8_paths(abstract_params(model)),
+  )
   flat = traverse_util.flatten_dict(params)
   return traverse_util.unflatten_dict(
     {
@@ -148,6 +155,11 @@ def _to_hf(
   family: Family,
 ) -> None:
   """Writes a network's folder; see `llada_to_hf`."""
+  if model.quantize is not None:
+    raise InputError(
+      f"quantize={model.quantize!r}: a folder of Hugging Face has no place for"
+      " scales; give the model as it was before."
+    )
   flat = traverse_util.flatten_dict(params, sep="/")
   places = families.places_of(model, family.table)
   added = families.added_to(model, places)

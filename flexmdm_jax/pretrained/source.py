@@ -75,7 +75,7 @@ def read(
   weights.require_keys(places, tensors)
   for key, place in places.items():
     weights.require_shape(key, place, tensors.shapes[key])
-    if tensors.dtypes[key] is None:
+    if tensors.dtypes[key] in (None, "int8"):
       raise InputError(
         f"{key} is quantised, or of no type that weights have: take the"
         " model's bfloat16 weights."

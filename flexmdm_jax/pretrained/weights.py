@@ -1,7 +1,7 @@
 """Tables of weight names: which tensor of theirs is which parameter of ours."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,6 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.models import quantization
 
 
 class Weight(NamedTuple):
@@ -161,6 +162,7 @@ def convert(
   state: Mapping[str, Any],
   ignored: frozenset[str] = frozenset(),
   dtype: Any = None,
+  quantized: Collection[str] = (),
 ) -> dict:
   """Converts their tensors to our parameters.
 
@@ -169,6 +171,7 @@ def convert(
     state: their tensors by key; each is read once.
     ignored: keys that are not used.
     dtype: type of the parameters; None keeps the tensors' own.
+    quantized: paths of the kernels that become int8, block by block.
 
   Raises:
     InputError: a tensor is missing, unknown or of another shape; one that
@@ -184,10 +187,16 @@ def convert(
       continue
     value = place.row.to_ours(tensor, place.shape)
     value = value if dtype is None else value.astype(dtype)
-    if place.index is None:
-      flat[place.row.ours] = jnp.asarray(value)
-    else:
-      stacks.setdefault(place.row.ours, []).append(value)
+    made = {place.row.ours: value}
+    if place.row.ours in quantized:
+      whole = quantization.quantize_kernel(value, place.row.inputs)
+      paths = (place.row.ours, quantization.scale_path(place.row.ours))
+      made = dict(zip(paths, map(np.asarray, whole), strict=True))
+    for path, value in made.items():
+      if place.index is None:
+        flat[path] = jnp.asarray(value)
+      else:
+        stacks.setdefault(path, []).append(value)
   flat |= {path: jnp.asarray(np.stack(parts)) for path, parts in stacks.items()}
   return traverse_util.unflatten_dict(flat, sep="/")
 

@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Key
 
@@ -157,7 +158,7 @@ def make_train_step(
 
   Raises:
     InputError: the batch does not divide, or a parameter does not fit the
-      mesh.
+      mesh, or one that is to be trained is quantised.
   """
   settings = _Settings(model, optimizer, objective, config, report_every)
   _require_divides(config, rules, mesh)
@@ -178,6 +179,7 @@ def make_train_step(
 
   key = jax.eval_shape(jax.random.key, 0)
   boxed, rest = jax.eval_shape(functools.partial(_init_params, model), key)
+  _require_gradients(model, boxed)
   boxed_state = jax.eval_shape(
     functools.partial(_init_state, settings), boxed, rest
   )
@@ -200,6 +202,18 @@ def make_train_step(
     abstract_params=params,
     batch_sharding=batch_sharding,
   )
+
+
+def _require_gradients(model: nn.Module, boxed: Any) -> None:
+  """Raises an InputError if integers are to be trained."""
+  trained, _ = partition.split(model, nn.unbox(boxed))
+  for path, x in traverse_util.flatten_dict(trained, sep="/").items():
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      raise InputError(
+        f"{path} is {x.dtype}, which has no gradient: train low-rank updates"
+        " (model.lora.rank above 0), or the model as it was (model.quantize"
+        "=None)."
+      )
 
 
 @dataclasses.dataclass(frozen=True)

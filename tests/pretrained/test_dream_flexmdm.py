@@ -19,6 +19,7 @@ from experiments.configs import dream_flexmdm_7b
 from flexmdm_jax import losses
 from flexmdm_jax.dryrun.report import run_without_data
 from flexmdm_jax.interpolant import noise
+from flexmdm_jax.models import quantization
 from flexmdm_jax.models.transformer import ADDED
 from flexmdm_jax.pretrained import FAMILIES, checkpoint, dream_flexmdm
 from flexmdm_jax.pretrained.families import places_of
@@ -629,8 +630,8 @@ def test_a_gap_that_is_never_open_costs_nothing(gap_loss):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [2, 0])
-def test_fine_tuning(tmp_path, rank):
+@pytest.mark.parametrize("rank, quantize", [(2, None), (0, None), (2, "int8")])
+def test_fine_tuning(tmp_path, rank, quantize):
   """From its folder to a tuned run, and whole back to its folder."""
   sizes = dict(hidden_size=16, num_layers=2, num_heads=2, num_kv_heads=1)
   vocab = fm.Vocab(270, mask=262, pad=261)
@@ -666,6 +667,7 @@ def test_fine_tuning(tmp_path, rank):
     vocab=dataclasses.asdict(vocab),
     dtype="float32",
     param_dtype="float32",
+    quantize=quantize,
   )
   config.model.lora.rank = rank
   config.train.update(num_steps=2, batch_size=8, accumulation=1, report_every=1)
@@ -677,6 +679,26 @@ def test_fine_tuning(tmp_path, rank):
   _, tuned = run.restore(tmp_path / "work")
   embed = tuned.params["embed"]
   assert np.array_equal(embed, params["embed"]) == bool(rank)
+  if quantize:
+    kernel = tuned.params["blocks"]["q"]["kernel"]
+    assert kernel.dtype == jnp.int8
+    config.model.quantize = None
+    plain = Run.from_config(config.to_dict())
+    plain.train(tmp_path / "plain", progress=False)
+    # Trained in floating point, it is quantised where it is loaded.
+    loaded = fm.load(tmp_path / "plain", quantize="int8").denoiser
+    assert loaded.model == tuned.model
+    assert np.array_equal(loaded.params["blocks"]["q"]["kernel"], kernel)
+    return
+  if not rank:
+    # The weights of a run that was trained whole, with updates around them.
+    config.model.update(quantize="int8", lora=dict(rank=2))
+    config.pretrained = str(tmp_path / "work")
+    around = Run.from_config(config.to_dict())
+    base = around.with_weights(around.train_step()).base
+    expected = quantization.quantize(tuned.model, tuned.params)[1]["blocks"]
+    for name in ("kernel", "kernel_scale"):
+      assert np.array_equal(base["blocks"]["q"][name], expected["q"][name])
   merged = fm.merge_lora(tuned.model, tuned.params)
   fm.convert.dream_flexmdm_to_hf(*merged, tmp_path / "tuned")
   again, _ = fm.convert.dream_flexmdm_from_hf(tmp_path / "tuned")
