@@ -214,7 +214,9 @@ class Answers:
         raise InputError(f"request {i}: {error}") from error
       prompts.append(self._last(ids, room))
       texts.append(text)
-    yield from self._bounds("loglikelihood", texts, prompts)
+    for places, found in self._bounds(texts, prompts):
+      self._note("loglikelihood", found.error)
+      yield places, found
 
   def rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, float, float]]:
     """Estimates `log p` of whole texts.
@@ -243,15 +245,16 @@ class Answers:
         owner.append(i)
     left = Counter(owner)
     total, variance = np.zeros(len(texts)), np.zeros(len(texts))
-    kind = "loglikelihood_rolling"
-    for places, found in self._bounds(kind, parts, prompts if given else None):
+    for places, found in self._bounds(parts, prompts if given else None):
       for place, value, error in zip(places, *found, strict=True):
         i = owner[place]
         total[i] += value
         variance[i] += error**2
         left[i] -= 1
         if not left[i]:
-          yield i, float(total[i]), float(np.sqrt(variance[i]))
+          stderr = np.sqrt(variance[i])
+          self._note("loglikelihood_rolling", stderr)
+          yield i, float(total[i]), float(stderr)
 
   def info(self) -> dict[str, Any]:
     """Describes the answers, for the results' config; JSON-ready."""
@@ -273,7 +276,6 @@ class Answers:
       "stderr_nats": {
         kind: {"mean": float(np.mean(x)), "max": float(np.max(x))}
         for kind, x in self._errors.items()
-        if x
       },
       "cut": dict(self.counts),
     }
@@ -359,9 +361,11 @@ class Answers:
       return ids, self.model.encode(continuation)
     return ids, whole[len(ids) :]
 
+  def _note(self, kind: str, errors: Any) -> None:
+    self._errors.setdefault(kind, []).extend(np.ravel(errors).tolist())
+
   def _bounds(
     self,
-    kind: str,
     texts: list[list[int]],
     prompts: list[list[int]] | None,
   ) -> Iterator[tuple[list[int], Bounds]]:
@@ -371,7 +375,6 @@ class Answers:
       for i, text in enumerate(texts)
     ]
     order = [int(i) for i in np.argsort(lengths, kind="stable")]
-    errors = self._errors.setdefault(kind, [])
     for first in range(0, len(order), _REPORT * self._batch_size):
       places = order[first : first + _REPORT * self._batch_size]
       nats, error = self.model.log_likelihood(
@@ -381,7 +384,6 @@ class Answers:
         seed=self._seed,
         batch_size=self._batch_size,
       )
-      errors += error.tolist()
       yield places, Bounds(-nats, error)
 
 

@@ -166,6 +166,8 @@ def test_a_long_text_is_the_sum_of_its_windows(model):
   scored = answers(model)
   texts = ["abc", "abcdefgh" * 5, ""]
   found = {i: (value, error) for i, value, error in scored.rolling(texts)}
+  told = scored.info()["stderr_nats"]["loglikelihood_rolling"]
+  assert told["max"] == pytest.approx(max(error for _, error in found.values()))
   assert found.keys() == {0, 1, 2} and scored.counts["texts_in_windows"] == 1
   assert found[1][0] < found[0][0] < 0 < found[1][1]
 
