@@ -52,7 +52,7 @@ def load(path: str | os.PathLike, *, quantize: str | None = None) -> Model:
   if not found.is_dir():
     raise InputError(
       f"{found} is no folder: give a work directory, an exported folder, or a"
-      " public FlexMDM's folder. From the hub: huggingface-cli download NAME"
+      " public FlexMDM's folder. From the hub: `hf download NAME`"
       " and the folder that it prints."
     )
   if (found / "checkpoints").is_dir():

@@ -118,7 +118,7 @@ TESTED_IN = {
   "exact/test_quality.py": ["exact/law"],
   "experiments/test_bad_input.py": ["errors"],
   "experiments/test_convert.py": ["pretrained/comparison"],
-  "inference/test_folder.py": ["inference/card", "models/description"],
+  "inference/test_folder.py": ["models/description"],
   "inference/test_model.py": ["inference/likelihood"],
   "experiments/test_sample.py": ["inference/replay"],
   "models/test_dit.py": ["models/denoiser", "models/gaps", "models/layers"],

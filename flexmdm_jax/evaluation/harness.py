@@ -231,7 +231,7 @@ class Answers:
       InputError: a text is wrong.
     """
     parts, prompts, owner = [], [], []
-    given = self.model.method == "flexmdm"
+    given = self.model.method != "mdm"
     for i, text in enumerate(texts):
       try:
         ids = self.model.encode(text)

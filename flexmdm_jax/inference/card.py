@@ -67,7 +67,7 @@ def model_card(
     "```python",
     "import flexmdm_jax as fm",
     "",
-    "# From a hub: hf download OWNER/NAME --local-dir FOLDER",
+    "# From a hub: hf download OWNER/NAME prints FOLDER",
     'model = fm.load("FOLDER")',
     *_example(model),
     "```",

@@ -138,11 +138,15 @@ def bound(
 def exact_nats(
   denoiser: Denoiser, batches: Sequence[Batch], vocab: Vocab
 ) -> np.ndarray:
-  """Computes the exact `-log p` of each row under a causal model, f64[N]."""
+  """Computes the exact `-log p` of each row under a causal model, f64[N].
+
+  It is of the tokens that are not frozen, and of the end, given the others.
+  """
 
   def nats_of(_, rows):
     nats = _next_token_nats(denoiser, rows.tokens, rows.length, vocab)
-    return nats.sum(axis=-1)
+    following = np.pad(rows.frozen[:, 1:], ((0, 0), (0, 1)))
+    return np.where(following, 0.0, np.asarray(nats)).sum(axis=-1)
 
   return _over(batches, nats_of)
 

@@ -583,11 +583,6 @@ class Model:
         )
     if infills is not None or (prompts is not None and self.method == "mdm"):
       self._require_inserts("a likelihood around what is given")
-    if self.method == "autoregressive" and prompts is not None:
-      raise InputError(
-        "prompts are not served for method=autoregressive: score the whole"
-        " text, and the prompt, and subtract."
-      )
     formed = self.form != PromptForm()
     rows = []
     for i, text in enumerate(texts):
@@ -615,7 +610,7 @@ class Model:
     if self.method == "mdm":
       return fixed_row(ids, (), L, vocab.pad)
     if self.method == "autoregressive":
-      return causal_row(ids, (), L, vocab)
+      return causal_row([*before, *ids], range(len(before)), L, vocab)
     if before or after:
       return hole_row(before, ids, after, L, vocab)
     return growing_row(ids, (), L, vocab)

@@ -119,6 +119,9 @@ def test_the_autoregressive_baseline_continues_prompts():
   tokens = jnp.array([[VOCAB.mask, 1, 2, 3], [VOCAB.mask, 1, PAD, PAD]])
   exact = next_token_nats(m.denoiser, tokens, jnp.array([4, 2]), VOCAB)
   np.testing.assert_allclose(nats, exact.sum(-1), rtol=1e-5)
+  # Given its beginning, a text costs what is left of it, and its end.
+  rest, _ = m.log_likelihood(["bc"], prompts=["a"])
+  np.testing.assert_allclose(rest, exact[0, 1:].sum(), rtol=1e-5)
 
 
 def test_the_bound_is_that_of_the_library():
