@@ -1,7 +1,9 @@
 """Says what is installed here, and what is missing: `python -m flexmdm_jax`."""
 
 import importlib.metadata
+import os
 import re
+import sys
 
 import jax
 
@@ -62,4 +64,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  try:
+    main()
+    sys.stdout.flush()
+  except BrokenPipeError:  # the reader has read enough, as `head` does
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
