@@ -1,11 +1,12 @@
 """Exports a trained model as a folder that needs nothing beside it.
 
   python -m experiments.export --workdir=DIR --output=FOLDER \
-    [--evaluations=likelihood.json,lengths.json] [--dtype=bfloat16]
+    [--evaluations=likelihood.json,lengths.json] [--dtype=bfloat16] \
+    [--quantize=int8]
 
 The folder holds safetensors, the tokenizer and a card, and no code: it loads
-with `fm.load(FOLDER)`, or with --workdir=FOLDER in other commands. Only without
---dtype does it give equal samples to the bit. The model may be a run's work
+with `fm.load(FOLDER)`, or with --workdir=FOLDER in `experiments.sample`. Without
+--dtype and --quantize its samples are the same to the bit. The model may be a run's work
 directory, a converted or public FlexMDM's folder, or an exported one.
 """
 
@@ -25,6 +26,12 @@ _DTYPE = flags.DEFINE_enum(
   ["float32", "bfloat16"],
   "Type of the parameters; by default, that which they have.",
 )
+_QUANTIZE = flags.DEFINE_enum(
+  "quantize",
+  None,
+  ["int8"],
+  "Scheme for the kernels of a Transformer's blocks.",
+)
 _EVALUATIONS = flags.DEFINE_list(
   "evaluations",
   [],
@@ -36,7 +43,7 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 def main(_):
   evaluations = [read_json(path) for path in _EVALUATIONS.value]
-  model = load(_WORKDIR.value)
+  model = load(_WORKDIR.value, quantize=_QUANTIZE.value)
   model.export(
     _OUTPUT.value,
     dtype=_DTYPE.value,
