@@ -5,9 +5,10 @@
     [--quantize=int8]
 
 The folder holds safetensors, the tokenizer and a card, and no code: it loads
-with `fm.load(FOLDER)`, or with --workdir=FOLDER in `experiments.sample`. Without
---dtype and --quantize its samples are the same to the bit. The model may be a run's work
-directory, a converted or public FlexMDM's folder, or an exported one.
+with `fm.load(FOLDER)`, or with --workdir=FOLDER in `experiments.sample`.
+Without --dtype and --quantize its samples are the same to the bit. The model
+may be a run's work directory, a converted or public FlexMDM's folder, or an
+exported one.
 """
 
 from absl import flags
