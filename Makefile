@@ -71,7 +71,9 @@ $(VENV)/libtpu: $(VENV)/installed
 	$(RUN) -c 'from importlib.metadata import requires; \
 	print(*[r.split(";")[0] for r in requires("jax") if "libtpu" in r])' \
 	  > $@.txt
+	rm -rf $@.new
 	$(RUN) -m pip install --quiet --no-deps --target $@.new -r $@.txt
+	rm -rf $@
 	mv $@.new $@
 
 clean:
