@@ -209,6 +209,9 @@ def _supervise(program, seconds, memory_bytes, unsafe, without=()) -> dict:
   said = json.loads(out) if out else {}
   if "reason" in said or "refused" in said:
     return said
+  if said.get("retry") and "namespaces" not in without:
+    without = (*without, "namespaces")
+    return _supervise(program, seconds, memory_bytes, unsafe, without)
   lines = errors.decode("utf-8", "replace").strip().splitlines()
   why = said.get("defect") or (lines or ["it died"])[-1]
   raise RuntimeError(f"the sandbox could not run a program: {why}")

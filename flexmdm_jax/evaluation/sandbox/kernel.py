@@ -302,6 +302,32 @@ _SYSCALLS = {
   "iopl": (172, None),
   "ioperm": (173, None),
 }
+# What Landlock does not hold: owners, modes and times of files, and, in its
+# first versions, truncation. Read-only mounts do.
+_ON_FILES = {
+  "chmod": (90, None),
+  "fchmod": (91, 52),
+  "fchmodat": (268, 53),
+  "fchmodat2": (452, 452),
+  "chown": (92, None),
+  "fchown": (93, 55),
+  "lchown": (94, None),
+  "fchownat": (260, 54),
+  "utime": (132, None),
+  "utimes": (235, None),
+  "futimesat": (261, None),
+  "utimensat": (280, 88),
+  "setxattr": (188, 5),
+  "lsetxattr": (189, 6),
+  "fsetxattr": (190, 7),
+  "removexattr": (197, 14),
+  "lremovexattr": (198, 15),
+  "fremovexattr": (199, 16),
+  "setxattrat": (463, 463),
+  "removexattrat": (466, 466),
+  "file_setattr": (469, 469),
+  "truncate": (76, 45),
+}
 _CLONE, _CLONE3, _EXECVE = (56, 220), (435, 435), (59, 221)
 # The first argument must be the own process: signals, for one.
 _OF_SELF = [(62, 129), (234, 131), (129, 138), (297, 240)]
@@ -319,7 +345,7 @@ def seccomp_known() -> bool:
   return _MACHINE in _ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
-def seccomp(path) -> None:
+def seccomp(path, files: bool) -> None:
   """Takes from this process what a program has no need of, for good.
 
   Left out are new processes, programs other than the one at `path`, sockets,
@@ -329,6 +355,7 @@ def seccomp(path) -> None:
   Args:
     path: a ctypes buffer. `execve` is allowed from its address alone, where
       the next program, of another layout, has no path.
+    files: whether to take changes of files' modes, owners and times as well.
 
   Raises:
     OSError: where the kernel refuses.
@@ -385,7 +412,8 @@ def seccomp(path) -> None:
     case(numbers, lambda: argument_is([me]))
   for numbers in _OF_SELF_OR_0:
     case(numbers, lambda: argument_is([0, me]))
-  for numbers in _SYSCALLS.values():
+  denied = _SYSCALLS | (_ON_FILES if files else {})
+  for numbers in denied.values():
     case(numbers, lambda: add(_RETURN, _DENY))
   add(_RETURN, _ALLOW)
 

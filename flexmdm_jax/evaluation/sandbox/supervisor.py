@@ -22,7 +22,6 @@ import resource
 import select
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import time
@@ -116,11 +115,14 @@ def _enter_namespaces() -> list[str]:
     os.close(go[1])
     mapped = os.waitpid(helper, 0)[1] == 0 and unshared
   if unshared and not mapped:
-    with open("/proc/self/setgroups", "w") as file:
-      file.write("deny")
-    for kind, number in (("uid", uid), ("gid", gid)):
-      with open(f"/proc/self/{kind}_map", "w") as file:
-        file.write(f"{_NOBODY} {number} 1\n")
+    try:
+      with open("/proc/self/setgroups", "w") as file:
+        file.write("deny")
+      for kind, number in (("uid", uid), ("gid", gid)):
+        with open(f"/proc/self/{kind}_map", "w") as file:
+          file.write(f"{_NOBODY} {number} 1\n")
+    except OSError as error:
+      raise _NoNamespacesError(str(error)) from None
   if unshared:
     return list(_NAMESPACES)
   try:
@@ -130,12 +132,10 @@ def _enter_namespaces() -> list[str]:
     return []
 
 
-def _drop_user(layers, paths) -> bool:
+def _drop_user(layers, paths, scratch) -> bool:
   """Becomes an unprivileged user, if one can still read the interpreter."""
-  if os.getuid() == _NOBODY:
-    return True
   if os.getuid() != 0:
-    return "user" in layers
+    return True
   uid = _NOBODY if "user" in layers else _FIRST_UID + os.getppid()
   if "mount" not in layers:
     for path in paths:
@@ -145,6 +145,8 @@ def _drop_user(layers, paths) -> bool:
           return False
         path = os.path.dirname(path)
   try:
+    if "mount" not in layers:
+      os.chown(scratch, uid, uid)
     with contextlib.suppress(OSError):  # a namespace may forbid it
       os.setgroups([])
     os.setresgid(uid, uid, uid)
@@ -188,10 +190,13 @@ def _become_program(job, layers, place, pipes, report) -> None:
   readable = _readable(job)
   scratch = place
   if "mount" in layers:
-    kernel.enter_root(
-      place, readable, _DEVICES, _hidden(job), "/tmp", SCRATCH_BYTES
-    )
     scratch = "/tmp"
+    try:
+      kernel.enter_root(
+        place, readable, _DEVICES, _hidden(job), scratch, SCRATCH_BYTES
+      )
+    except OSError as error:
+      raise _NoNamespacesError(str(error)) from None
   os.chdir(scratch)
   program = os.path.join(scratch, "program.py")
   with open(program, "wb") as file:
@@ -205,21 +210,37 @@ def _become_program(job, layers, place, pipes, report) -> None:
     read = ["/"] if "mount" in layers else [*readable, *_DEVICES]
     kernel.landlock(read, ["/dev/null", scratch])
     layers.append("landlock")
-  if os.getuid() == 0 and "user" not in layers:
-    os.chown(scratch, _FIRST_UID + os.getppid(), -1)
-  if _drop_user(layers, readable):
+  if _drop_user(layers, readable, scratch):
     layers.append("unprivileged user")
   kernel.drop_capabilities()
   kernel.die_with_parent()  # a change of user undid it
   if "seccomp" not in without and kernel.seccomp_known():
-    kernel.seccomp(buffer)
+    kernel.seccomp(buffer, files="mount" not in layers)
     layers.append("seccomp")
   os.write(report, json.dumps({"layers": layers}).encode() + b"\n")
-  runner = f"{job['runner']}\n_run({program!r})\n"
+  runner = f"{job['runner']}\n_prepare({program!r})()\n"
   kernel.execve(
     buffer,
-    [job["python"][0], "-I", "-S", "-B", "-X", "utf8", "-c", runner],
-    {"HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "PATH": ""},
+    [
+      job["python"][0],
+      "-I",
+      "-S",
+      "-B",
+      "-W",
+      "ignore",
+      "-X",
+      "utf8",
+      "-c",
+      runner,
+    ],
+    {
+      "HOME": scratch,
+      "TMPDIR": scratch,
+      "LANG": "C.UTF-8",
+      "PATH": "",
+      # Else each thread maps 64 MiB, which count as its memory.
+      "MALLOC_ARENA_MAX": "1",
+    },
   )
 
 
@@ -260,11 +281,11 @@ def _enough(layers) -> bool:
 _HEADER = "Traceback (most recent call last):\n"
 
 
-def _reason_of(status: int, errors: str, used: float, job) -> str:
+def _reason_of(status: int, errors: str, usage, job) -> str:
   """Tells why a program that did not reach its end has ended."""
   if os.WIFSIGNALED(status):
     number = os.WTERMSIG(status)
-    spent = used >= job["seconds"]
+    spent = usage.ru_utime + usage.ru_stime >= job["seconds"]
     if spent and number in (signal.SIGKILL, signal.SIGXCPU):
       return "timeout"
     return f"killed by signal {number}"
@@ -274,9 +295,21 @@ def _reason_of(status: int, errors: str, used: float, job) -> str:
     said = [line for line in lines if re.match(r"[\w.]+(:|$)", line)]
     if said and said[0].startswith("MemoryError"):
       return "memory"
+    if said and said[0].startswith("SystemExit"):
+      return f"exited early ({said[0]})"
     if said:
       return f"error: {said[0]}"
+  # Without memory, nothing can be said of it.
+  if code == 1 and usage.ru_maxrss * 1024 > 0.8 * job["memory_bytes"]:
+    return "memory"
   return f"exited early (status {code})"
+
+
+class _NoNamespacesError(Exception):
+  """Namespaces that were made, and in which the kernel then forbids all."""
+
+  def told(self) -> dict:
+    return {"defect": str(self), "retry": True}
 
 
 class _Watch:
@@ -308,6 +341,8 @@ class _Watch:
       try:
         writers = [w for _, w in pipes]
         _become_program(self.job, layers, self.place, writers, tell)
+      except _NoNamespacesError as error:
+        os.write(tell, json.dumps(error.told()).encode() + b"\n")
       except BaseException as error:
         text = json.dumps({"defect": f"{type(error).__name__}: {error}"})
         os.write(tell, text.encode() + b"\n")
@@ -348,7 +383,7 @@ class _Watch:
     """Waits for the program's end, and returns the verdict."""
     told = self.told()
     if "defect" in told or "layers" not in told:
-      return {"defect": told.get("defect", "it died while it was shut in")}
+      return told or {"defect": "it died while it was shut in"}
     self.layers = told["layers"]
     poll = select.poll()
     poll.register(0, 0)  # the caller's end: it hangs up when it dies
@@ -373,12 +408,12 @@ class _Watch:
           data = os.read(fd, 65536)
           size += len(data)
           if fd == self.readers[1]:
-            errors = (errors + data)[-65536:]
+            errors += data
         else:
           poll.unregister(fd)
       if size > OUTPUT_BYTES:
         return self._says("output")
-      pid, status, used = os.wait4(self.pid, os.WNOHANG | os.WUNTRACED)
+      pid, status, usage = os.wait4(self.pid, os.WNOHANG | os.WUNTRACED)
       if not pid:
         continue
       if not os.WIFSTOPPED(status):
@@ -387,9 +422,8 @@ class _Watch:
         if begun is None:
           said = errors.decode("utf-8", "replace").strip().splitlines()
           return {"defect": (said or ["the interpreter did not start"])[-1]}
-        used = used.ru_utime + used.ru_stime
         text = errors.decode("utf-8", "replace")
-        return self._says(_reason_of(status, text, used, self.job))
+        return self._says(_reason_of(status, text, usage, self.job))
       place = _place_in_stack(self.pid)
       if begun is None:
         begun = place or ()
@@ -410,7 +444,7 @@ class _Watch:
     os.set_blocking(fd, False)
     with contextlib.suppress(BlockingIOError):
       while data := os.read(fd, 65536):
-        errors = (errors + data)[-65536:]
+        errors += data
     return errors
 
   def _says(self, reason: str) -> dict:
@@ -437,6 +471,8 @@ def main() -> None:
   try:
     watch.start()
     verdict = watch.watch()
+  except _NoNamespacesError as error:
+    verdict = error.told()
   finally:
     watch.kill()
     _remove(place)
