@@ -1,6 +1,7 @@
 """Runs programs that a model wrote; docs/sandbox.md tells what holds them."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import json
@@ -17,6 +18,7 @@ from flexmdm_jax.errors import InputError
 _FOLDER = pathlib.Path(__file__).parent
 # An interpreter maps some 20 MiB before it runs a line.
 _LEAST_MEMORY = 32 << 20
+_END_SECONDS = 10
 _MOST_CHARACTERS = 4 << 20
 _START = f"import sys; sys.path[:0] = [{str(_FOLDER)!r}]; import supervisor"
 
@@ -202,10 +204,15 @@ def _supervise(program, seconds, memory_bytes, unsafe, without=()) -> dict:
     out = process.stdout.read()
     errors = process.stderr.read()
   finally:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-      pipe.close()
+    with contextlib.suppress(BrokenPipeError):
+      process.stdin.close()  # it then ends the program and cleans up
+    try:
+      process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.wait()
+    process.stdout.close()
+    process.stderr.close()
   said = json.loads(out) if out else {}
   if "reason" in said or "refused" in said:
     return said

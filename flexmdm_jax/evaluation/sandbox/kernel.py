@@ -61,6 +61,13 @@ def die_with_parent() -> None:
   prctl(1, 9)
 
 
+def may_look_into_others() -> bool:
+  """Says whether this process may read the state of other users' processes."""
+  with open("/proc/self/status") as file:
+    (mask,) = (line.split()[1] for line in file if line.startswith("CapEff"))
+  return bool(int(mask, 16) >> 19 & 1)
+
+
 def no_new_privileges() -> None:
   """Gives up set-uid files and file capabilities, for good."""
   prctl(38, 1)
@@ -368,13 +375,14 @@ def seccomp(path, files: bool) -> None:
       struct.pack("=HBBI", operation, then, otherwise, value & 0xFFFFFFFF)
     )
 
-  def argument_is(values):
-    """Lets the call pass if its first argument is one of 64-bit values."""
+  def argument_is(values, whole=False):
+    """Lets the call pass by its first argument; of a pid, the low half."""
     for value in values:
       add(_LOAD, 16)
-      add(_JUMP_EQUAL, value, 0, 3)
-      add(_LOAD, 20)
-      add(_JUMP_EQUAL, value >> 32, 0, 1)
+      add(_JUMP_EQUAL, value, 0, 3 if whole else 1)
+      if whole:
+        add(_LOAD, 20)
+        add(_JUMP_EQUAL, value >> 32, 0, 1)
       add(_RETURN, _ALLOW)
     add(_RETURN, _DENY)
 
@@ -406,9 +414,8 @@ def seccomp(path, files: bool) -> None:
   case(_CLONE, clone)
   # It reads its flags from memory, out of sight: without it glibc uses clone.
   case(_CLONE3, lambda: add(_RETURN, _ABSENT))
-  case(_EXECVE, lambda: argument_is([address]))
+  case(_EXECVE, lambda: argument_is([address], whole=True))
   for numbers in _OF_SELF:
-    # glibc widens an int of the 32 low bits, so both halves are known.
     case(numbers, lambda: argument_is([me]))
   for numbers in _OF_SELF_OR_0:
     case(numbers, lambda: argument_is([0, me]))

@@ -1,7 +1,7 @@
 """The process that shuts a program in, watches it, and tells how it ended.
 
-  caller --job--> supervisor --forks--> init      first of the PID namespace
-         <-verdict-          --forks--> program   shut in, then the interpreter
+  caller == job, verdict == supervisor == init     first of the PID namespace
+                                       == program  shut in, then Python
 
 The program holds no descriptor but /dev/null and two pipes for its output. It
 ran to its end if it stops itself at the place in the stack, as the kernel tells
@@ -132,10 +132,15 @@ def _enter_namespaces() -> list[str]:
     return []
 
 
-def _drop_user(layers, paths, scratch) -> bool:
-  """Becomes an unprivileged user, if one can still read the interpreter."""
+def _drop_user(layers, paths, scratch, seen) -> bool:
+  """Becomes an unprivileged user, if one can still read the interpreter.
+
+  And if the supervisor can then still see the place in the stack: `seen`.
+  """
   if os.getuid() != 0:
     return True
+  if not seen:
+    return False
   uid = _NOBODY if "user" in layers else _FIRST_UID + os.getppid()
   if "mount" not in layers:
     for path in paths:
@@ -184,6 +189,7 @@ def _become_program(job, layers, place, pipes, report) -> None:
   for signal_number in range(1, signal.NSIG):
     with contextlib.suppress(OSError, ValueError):
       signal.signal(signal_number, signal.SIG_DFL)
+  seen = "user" in layers or kernel.may_look_into_others()
   nothing = os.open("/dev/null", os.O_RDONLY)
   for number, fd in enumerate((nothing, *pipes)):
     os.dup2(fd, number)
@@ -210,7 +216,7 @@ def _become_program(job, layers, place, pipes, report) -> None:
     read = ["/"] if "mount" in layers else [*readable, *_DEVICES]
     kernel.landlock(read, ["/dev/null", scratch])
     layers.append("landlock")
-  if _drop_user(layers, readable, scratch):
+  if _drop_user(layers, readable, scratch, seen):
     layers.append("unprivileged user")
   kernel.drop_capabilities()
   kernel.die_with_parent()  # a change of user undid it
