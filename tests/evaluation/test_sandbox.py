@@ -4,6 +4,7 @@ import concurrent.futures
 import ctypes
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -312,7 +313,15 @@ import os
 os.unshare(0x10000000) if hasattr(os, 'unshare') else exit(1)
 """,
 }
-SLOW = {"endless loop", "sleeps", "endless loop in C", "ignores signals"}
+# These never end, or not soon.
+SLOW = {
+  "endless loop",
+  "sleeps",
+  "endless loop in C",
+  "memory of many lists",
+  "ignores signals",
+  "catches all",
+}
 EXPECTED = {
   "endless loop": "timeout",
   "sleeps": "timeout",
@@ -432,6 +441,8 @@ def children():
 @pytest.fixture
 def reaper():
   """Makes this process the heir of all that is left behind."""
+  if not pathlib.Path("/proc/thread-self/children").exists():
+    pytest.skip("this kernel does not list the children of a process")
   libc = ctypes.CDLL(None)
   libc.prctl(36, 1, 0, 0, 0)
   before = children()
@@ -453,8 +464,6 @@ def test_no_hostile_program_passes_harms_or_outlives(
   before = canary.stat()
   monkeypatch.setenv("SECRET", "canary")
   monkeypatch.setenv("TMPDIR", str(tmp_path))
-  import socket
-
   with socket.create_server(("127.0.0.1", 0)) as server:
     given = {
       "CANARY": repr(str(canary)),
@@ -469,7 +478,7 @@ def test_no_hostile_program_passes_harms_or_outlives(
       programs[name] = text
     slow = {k: v for k, v in programs.items() if k in SLOW}
     quick = {k: v for k, v in programs.items() if k not in SLOW}
-    said = in_parallel(quick, way, 2.0) | in_parallel(slow, way, 0.5)
+    said = in_parallel(quick, way, 20.0) | in_parallel(slow, way, 0.5)
     server.settimeout(0)
     with pytest.raises(BlockingIOError):
       server.accept()

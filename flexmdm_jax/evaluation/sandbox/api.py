@@ -158,6 +158,8 @@ def _interpreter() -> dict:
   return {
     "python": [os.path.realpath(name) for name in names],
     "dynload": os.path.join(stdlib, "lib-dynload"),
+    # Of a shared libpython that the program does not find by itself.
+    "libraries": os.path.join(os.path.realpath(sys.base_prefix), "lib"),
     "runner": (_FOLDER / "runner.py").read_text(),
   }
 
@@ -193,7 +195,7 @@ def _supervise(program, seconds, memory_bytes, unsafe, without=()) -> dict:
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
-    env={"LANG": "C.UTF-8"},
+    env={"LANG": "C.UTF-8", "LD_LIBRARY_PATH": interpreter["libraries"]},
     cwd="/",
     start_new_session=True,
   )

@@ -244,6 +244,7 @@ def _become_program(job, layers, place, pipes, report) -> None:
       "TMPDIR": scratch,
       "LANG": "C.UTF-8",
       "PATH": "",
+      "LD_LIBRARY_PATH": job["libraries"],
       # Else each thread maps 64 MiB, which count as its memory.
       "MALLOC_ARENA_MAX": "1",
     },
