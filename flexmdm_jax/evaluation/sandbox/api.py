@@ -201,8 +201,9 @@ def _supervise(program, seconds, memory_bytes, unsafe, without=()) -> dict:
   )
   try:
     # Its input stays open: where it closes, the supervisor ends all.
-    process.stdin.write(json.dumps(job).encode() + b"\n")
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # its own words come below
+      process.stdin.write(json.dumps(job).encode() + b"\n")
+      process.stdin.flush()
     out = process.stdout.read()
     errors = process.stderr.read()
   finally:

@@ -196,7 +196,8 @@ def _become_program(job, layers, place, pipes, report) -> None:
   readable = _readable(job)
   scratch = place
   if "mount" in layers:
-    scratch = "/tmp"
+    python = [p for p in readable if p.startswith("/tmp/")]
+    scratch = "/scratch" if python else "/tmp"
     try:
       kernel.enter_root(
         place, readable, _DEVICES, _hidden(job), scratch, SCRATCH_BYTES
