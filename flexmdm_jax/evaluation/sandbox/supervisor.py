@@ -222,8 +222,9 @@ def _become_program(job, layers, place, pipes, report) -> None:
   kernel.drop_capabilities()
   kernel.die_with_parent()  # a change of user undid it
   if "seccomp" not in without and kernel.seccomp_known():
-    kernel.seccomp(buffer, files="mount" not in layers)
-    layers.append("seccomp")
+    with contextlib.suppress(OSError):  # a kernel without; it is then refused
+      kernel.seccomp(buffer, files="mount" not in layers)
+      layers.append("seccomp")
   os.write(report, json.dumps({"layers": layers}).encode() + b"\n")
   runner = f"{job['runner']}\n_prepare({program!r})()\n"
   kernel.execve(
