@@ -78,7 +78,9 @@ def loss(params, chunk, targets, dense=False):
   return sum(jnp.sum(x) for x in terms.values()), terms
 
 
-@pytest.mark.parametrize("targets", ["sampled", "aligned"])
+@pytest.mark.parametrize(
+  "targets", ["aligned", pytest.param("sampled", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
   "extras",
   [

@@ -233,7 +233,11 @@ THINNED = dict(gap_law=True, time_exponent=2.0, steps=128)
 
 @pytest.mark.parametrize(
   "method",
-  ["tau_leaping", "euler", pytest.param("adaptive", marks=pytest.mark.slow)],
+  [
+    "euler",
+    pytest.param("tau_leaping", marks=pytest.mark.slow),
+    pytest.param("adaptive", marks=pytest.mark.slow),
+  ],
 )
 def test_bias_vanishes_with_the_step(method):
   # At 128 steps it is 0.050, 0.039, 0.041: nearly all of it insertions that
@@ -325,7 +329,7 @@ def test_rows_may_fill_up():
   "method",
   [
     "events",
-    "tau_leaping",
+    pytest.param("tau_leaping", marks=pytest.mark.slow),
     pytest.param("midpoint", marks=pytest.mark.slow),
     pytest.param("adaptive", marks=pytest.mark.slow),
   ],

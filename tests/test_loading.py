@@ -47,6 +47,7 @@ def public():
   return dataclasses.replace(fm.load(PUBLIC), max_length=24)
 
 
+@pytest.mark.slow
 def test_the_public_flexmdm_answers_prompts(public, tmp_path):
   pad = public.vocab.pad
   (generation,) = public.generate(prompts=[[89, 1, 2]], steps=4)

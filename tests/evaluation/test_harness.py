@@ -97,6 +97,7 @@ def test_windows_hold_each_token_once():
     list(harness.windows(ids, 0))
 
 
+@pytest.mark.slow
 def test_answers_depend_on_their_own_question_alone(model):
   sampled = {"do_sample": True, "until": ["h"]}
   a, b = ("abc", sampled, {}), ("cba", {**sampled, "max_gen_toks": 2}, {})

@@ -451,7 +451,9 @@ def reaper():
 
 
 @linux
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+  "way", ["all", pytest.param("no namespaces", marks=pytest.mark.slow)]
+)
 def test_no_hostile_program_passes_harms_or_outlives(
   way, tmp_path, monkeypatch, reaper
 ):

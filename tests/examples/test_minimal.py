@@ -3,11 +3,13 @@ import pathlib
 
 import jax
 import numpy as np
+import pytest
 
 import flexmdm_jax as fm
 from examples import minimal
 
 
+@pytest.mark.slow
 def test_trains_samples_and_bounds(capsys):
   with jax.numpy_dtype_promotion("standard"):  # optax divides its count
     losses, words, bound, entropy = minimal.main(

@@ -46,6 +46,7 @@ def edit(path, **changes):
   (path / "config.json").write_text(json.dumps(config | changes))
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_samples(whole, folder, tmp_path):
   moved = tmp_path / "elsewhere"
   shutil.copytree(folder, moved)
@@ -75,7 +76,9 @@ def test_all_but_the_weights_comes_back(whole, folder):
   assert found.denoiser.model == whole.denoiser.model
 
 
-@pytest.mark.parametrize("method", ["mdm", "autoregressive"])
+@pytest.mark.parametrize(
+  "method", ["autoregressive", pytest.param("mdm", marks=pytest.mark.slow)]
+)
 def test_baselines_come_back(method, tmp_path):
   m = model(method)
   m.export(tmp_path / "m")

@@ -124,6 +124,7 @@ def test_the_autoregressive_baseline_continues_prompts():
   np.testing.assert_allclose(rest, exact[0, 1:].sum(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bound_is_that_of_the_library():
   m = model()
   nats, error = m.log_likelihood(["abc", "hg a"], num_times=1024)

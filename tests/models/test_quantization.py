@@ -126,6 +126,7 @@ def test_first_values_are_as_large_as_those_in_floating_point():
     np.testing.assert_allclose(std, 0.02, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_gradients_of_updates_are_those_of_the_float_model():
   gradients = []
   for model, params in pair():
@@ -244,7 +245,9 @@ def assert_equal_params(a, b):
     np.testing.assert_array_equal(x, b[path], err_msg=path)
 
 
-@pytest.mark.parametrize("kind", ("orbax", "float"))
+@pytest.mark.parametrize(
+  "kind", ("float", pytest.param("orbax", marks=pytest.mark.slow))
+)
 def test_every_folder_gives_the_same_integers(folders, loaded, kind):
   found = fm.load(folders / kind, quantize="int8")
   assert_equal_params(found.denoiser, loaded.denoiser)

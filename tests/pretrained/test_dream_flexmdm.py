@@ -150,6 +150,7 @@ def test_padding_changes_nothing(network, io):
   )
 
 
+@pytest.mark.slow
 def test_features_are_the_prediction(loaded, io):
   model, params = loaded
   ids = [jnp.asarray(io[x], jnp.int32) for x in ("input_ids", "length")]
@@ -234,7 +235,9 @@ def same_tensors(actual, expected):
     )
 
 
-@pytest.mark.parametrize("extras", [PICKLED, SAFE])
+@pytest.mark.parametrize(
+  "extras", [PICKLED, pytest.param(SAFE, marks=pytest.mark.slow)]
+)
 def test_there_and_back_on_disk(tmp_path, loaded, extras):
   source = copied(tmp_path / "in", extras)
   (source / "tokenizer_config.json").write_text("{}")
@@ -468,7 +471,9 @@ def test_the_published_clock(golden):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize(
+  "published", [pytest.param(True, marks=pytest.mark.slow), False]
+)
 def test_sampling(loaded, published):
   model, params = loaded
   path = trained = dream_flexmdm.INTERPOLANT

@@ -244,7 +244,11 @@ def test_default_canvases():
 
 
 @pytest.mark.parametrize(
-  "start", [fm.empty_start(2, L, VOCAB), fm.prompt_start([[4] * 10], L, VOCAB)]
+  "start",
+  [
+    fm.empty_start(2, L, VOCAB),
+    pytest.param(fm.prompt_start([[4] * 10], L, VOCAB), marks=pytest.mark.slow),
+  ],
 )
 def test_only_canvases_that_rows_reach_are_compiled(start):
   denoiser = Hungry(network(), 3.0)

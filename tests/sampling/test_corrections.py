@@ -81,6 +81,7 @@ def test_marks_stay_with_their_tokens():
   assert set(at) == {2, VOCAB.mask}
 
 
+@pytest.mark.slow
 def test_two_rounds_leave_the_law():
   law = laws.THREE
   # Lengths first, exactly; then half of a second half is masked again.

@@ -89,8 +89,11 @@ def test_wrong_number_of_keys():
   [
     {},
     dict(corrections=1, confidence="margin", entropy_budget=0.5),
-    dict(method="midpoint"),
-    dict(method="adaptive", window_scale=2.0, max_window=3),
+    pytest.param(dict(method="midpoint"), marks=pytest.mark.slow),
+    pytest.param(
+      dict(method="adaptive", window_scale=2.0, max_window=3),
+      marks=pytest.mark.slow,
+    ),
     pytest.param(dict(method="tau_leaping", finish=3), marks=pytest.mark.slow),
   ],
   ids=["events", "corrections", "midpoint", "window", "finish"],
@@ -151,7 +154,17 @@ def reachable(state, new, fresh="3"):
 PATTERNS = (".*", "01.*", "2.*02", ".*1.*1.*", "2.*00.*1")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+  "method",
+  [
+    "events",
+    *(
+      pytest.param(method, marks=pytest.mark.slow)
+      for method in METHODS
+      if method != "events"
+    ),
+  ],
+)
 def test_trace(method):
   start = take(mixed_start(), jnp.arange(40) % 5)
   samples = draw(jax.random.key(5), start, trace=True, method=method)

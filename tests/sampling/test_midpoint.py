@@ -58,6 +58,7 @@ def test_closer_than_one_call_a_step():
   assert samples.truncated.mean() < 1e-3
 
 
+@pytest.mark.slow
 def test_what_is_missing_may_come_before_the_last_step():
   # The hazard is infinite in the step that ends at the turn.
   num, law = 4000, laws.PAPER

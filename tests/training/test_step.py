@@ -356,6 +356,7 @@ def test_the_bound_does_not_depend_on_the_weights():
   np.testing.assert_allclose(*found, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_predicted_law_reports_the_bound_and_trains_the_same():
   def result(bound_every):
     return run(
