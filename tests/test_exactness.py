@@ -256,9 +256,12 @@ def test_bias_vanishes_with_the_step(method):
   [
     dict(method="tau_leaping"),
     dict(method="adaptive", confidence="margin"),
-    dict(method="adaptive", confidence="top_prob"),
-    dict(method="adaptive", confidence="entropy"),
-    dict(method="adaptive", confidence="position"),
+    *(
+      pytest.param(
+        dict(method="adaptive", confidence=order), marks=pytest.mark.slow
+      )
+      for order in ("top_prob", "entropy", "position")
+    ),
     dict(method="adaptive", window_scale=1.5, max_window=2),
   ],
   ids=["tau_leaping", "margin", "top_prob", "entropy", "position", "window"],
@@ -303,6 +306,7 @@ def general_start(given, holes):
   )
 
 
+@pytest.mark.slow
 def test_rows_may_fill_up():
   law = laws.FULL
   thinned = draw_from(law, EMPTY, method="tau_leaping", **THINNED)

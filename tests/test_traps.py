@@ -98,6 +98,7 @@ class OneEvent(Linear):
     return mean * jnp.exp(-mean)
 
 
+@pytest.mark.slow
 def test_2_adaptive_reveals_as_many_as_the_hazard_says():
   ours = left_for_the_last_step(Linear(), 16, "adaptive")
   trap = left_for_the_last_step(NoHazard(), 16, "adaptive")
@@ -113,6 +114,7 @@ def test_4_a_step_reveals_what_does_not_survive_it():
   assert trap > 0.014 and not is_share(trap, 1 / 128)
 
 
+@pytest.mark.slow
 def test_3_confidence_is_of_probabilities():
   # A second softmax flattens the first row by more than the second.
   logits = jnp.log(jnp.array([[0.5, 0.5, 0.0], [0.48, 0.26, 0.26]]))

@@ -180,6 +180,7 @@ def test_baselines_score_what_they_can(model):
     bounds(fixed, [("a", "b")])
 
 
+@pytest.mark.slow
 def test_a_continuation_is_split_from_its_context_as_one_text(tmp_path):
   folder = tiny_text.write_model_folder(tmp_path / "model")
   tokenizer = FolderTokenizer(folder)

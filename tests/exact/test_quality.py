@@ -135,6 +135,7 @@ def rows():
   )
 
 
+@pytest.mark.slow
 def test_more_calls_come_closer(rows):
   coarse, fine = (row.distance for row in rows)
   assert [(row.name, row.calls) for row in rows] == [("tau", 2), ("tau", 16)]

@@ -76,9 +76,8 @@ def test_all_but_the_weights_comes_back(whole, folder):
   assert found.denoiser.model == whole.denoiser.model
 
 
-@pytest.mark.parametrize(
-  "method", ["autoregressive", pytest.param("mdm", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", ["autoregressive", "mdm"])
+@pytest.mark.slow
 def test_baselines_come_back(method, tmp_path):
   m = model(method)
   m.export(tmp_path / "m")

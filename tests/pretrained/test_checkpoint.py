@@ -154,6 +154,7 @@ def test_onto_a_mesh(converted):
   assert kernel.sharding.spec == PartitionSpec("a", "b")
 
 
+@pytest.mark.slow
 def test_into_another_type(converted):
   model = checkpoint.load_model(converted, param_dtype=jnp.bfloat16)
   params = checkpoint.load(converted, checkpoint.spread(model))

@@ -116,9 +116,13 @@ def test_samples_are_those_of_the_whole_canvas(config):
   whole = draw(denoiser, buckets=(), **config)
   assert 11 < int(whole.length.max()) and int(whole.length.min()) < L
   assert_same(draw(denoiser, buckets=(4, 11), **config), whole)
-  # All logits at all positions, by a plain callable.
+
+
+@pytest.mark.slow
+def test_all_logits_at_all_positions_give_the_same_samples():
+  denoiser = Hungry(network(), 14.0)
   dense = jax.tree_util.Partial(lambda f, *args: f(*args), denoiser)
-  assert_same(draw(dense, **config), whole)
+  assert_same(draw(dense), draw(denoiser, buckets=()))
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@ def test_groups_and_few_steps_save_calls():
     assert chi_square(samples.length, law.length_law()) > 1e-3
 
 
+@pytest.mark.slow
 def test_tokens_that_come_and_clear_up_together():
   law = laws.THREE
   samples = draw(law, fm.SamplerConfig(32), POWER)

@@ -88,7 +88,10 @@ def test_wrong_number_of_keys():
   "config",
   [
     {},
-    dict(corrections=1, confidence="margin", entropy_budget=0.5),
+    pytest.param(
+      dict(corrections=1, confidence="margin", entropy_budget=0.5),
+      marks=pytest.mark.slow,
+    ),
     pytest.param(dict(method="midpoint"), marks=pytest.mark.slow),
     pytest.param(
       dict(method="adaptive", window_scale=2.0, max_window=3),
@@ -114,6 +117,7 @@ def test_row_depends_on_its_key_and_start_alone(config):
   assert not np.array_equal(mixed.tokens[1:], batch.tokens[1:])
 
 
+@pytest.mark.slow
 def test_one_key_gives_each_row_its_own():
   key, start = jax.random.key(2), fm.empty_start(4, L, VOCAB)
   batch = draw(key, start)

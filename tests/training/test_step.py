@@ -64,8 +64,9 @@ def test_update_is_the_same_on_every_mesh(single, shape, accumulation):
 
 @pytest.mark.parametrize(
   "gap_head",
-  ["log_rate", pytest.param("distribution", marks=pytest.mark.slow)],
+  ["log_rate", "distribution"],
 )
+@pytest.mark.slow
 def test_cropping_a_batch_to_its_bucket_changes_nothing(gap_head):
   batch = tiny.batch()
   batch = jax.tree.map(lambda x: np.resize(x[:4], x.shape), batch)
@@ -320,6 +321,7 @@ MIXED = MixedStates(
 )
 
 
+@pytest.mark.slow
 def test_mixed_states_report_the_bound_too():
   # Two of the four steps measure it; the metrics are means of those alone.
   objective = Diffusion(MIXED, tiny.VOCAB, gap_loss="damped")
