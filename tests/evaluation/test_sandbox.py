@@ -1,6 +1,7 @@
 """Hostile programs: none passes, harms or outlives; honest ones pass."""
 
 import concurrent.futures
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -434,7 +435,8 @@ def children():
   """Returns processes that this one started, or that were left to it."""
   found = set()
   for task in pathlib.Path("/proc/self/task").iterdir():
-    found |= set((task / "children").read_text().split())
+    with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+      found |= set((task / "children").read_text().split())
   return found
 
 

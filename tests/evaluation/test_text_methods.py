@@ -124,8 +124,8 @@ def test_batches_are_of_like_lengths(runs):
   experiment, _, _ = runs["flexmdm"]
   rows = [experiment.task.encode({"tokens": [1] * n}) for n in (7, 1, 8, 2, 3)]
   batches = make_batches(rows, 2)
-  assert [batch.rows.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
-  assert [batch.length.tolist() for batch in batches] == [
+  assert [batch.places.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
+  assert [batch.rows.length.tolist() for batch in batches] == [
     [1, 2],
     [3, 7],
     [8, 8],
