@@ -43,8 +43,8 @@ samples = fm.sample(
   fm.SamplerConfig(steps=4),
 )
 assert samples.tokens[0, :2].tolist() == [0, 1]
-# Every module comes with what pip installed for it; these are programs.
-programs = ("__main__", "sandbox.supervisor", "sandbox.kernel", "sandbox.runner")
+# Every module comes with what pip installed for it, but for programs.
+programs = ("__main__", *("sandbox." + x for x in "supervisor kernel runner".split()))
 for module in pkgutil.walk_packages(fm.__path__, "flexmdm_jax."):
   if not module.name.endswith(programs):
     importlib.import_module(module.name)
