@@ -44,7 +44,7 @@ samples = fm.sample(
 )
 assert samples.tokens[0, :2].tolist() == [0, 1]
 # Every module comes with what pip installed for it, but for programs.
-programs = ("__main__", *("sandbox." + x for x in "supervisor kernel runner".split()))
+programs = ("__main__", ".supervisor", "sandbox.kernel", "sandbox.runner")
 for module in pkgutil.walk_packages(fm.__path__, "flexmdm_jax."):
   if not module.name.endswith(programs):
     importlib.import_module(module.name)
