@@ -3,7 +3,7 @@
   python -m flexmdm_jax.evaluation.harness ARGUMENTS
 
 takes the arguments of its own command `lm_eval`, which finds models by no other
-way than an import; docs/evaluation.md has examples. In Python, `register()`
+way than an import; docs/sharing.md has examples. In Python, `register()`
 does the same for `lm_eval.simple_evaluate`.
 
 Only `register` and `main` need the package lm_eval.
