@@ -97,7 +97,11 @@ def _load_run(workdir: pathlib.Path, quantize: str | None) -> Model:
     found = denoiser(*quantization.quantize(run.model, found.params, quantize))
   model = run.model_with(found)
   model.about["training"]["steps"] = step
-  return model
+  data = run.config["data"]
+  if data.get("tokenizer") != "folder":
+    return model
+  template = load_chat_template(data["tokenizer_folder"])
+  return dataclasses.replace(model, template=template)
 
 
 def _load_converted(path: pathlib.Path, quantize: str | None) -> Model:

@@ -67,6 +67,23 @@ def _weights(model: DiT | Transformer) -> int:
   return sum(x.size * min(2, x.dtype.itemsize) for x in leaves)
 
 
+def require_to_sample(
+  model: DiT | Transformer, num: int, batch_size: int
+) -> None:
+  """Refuses more rows than surely fit on what is here.
+
+  Args:
+    model: the network.
+    num: rows in all.
+    batch_size: rows at once.
+
+  Raises:
+    InputError: it has an estimate, and the memory that there is.
+  """
+  needed = of_sampling(model, num, batch_size)
+  require(f"sampling {num:,} rows", needed, "their number or the batch size")
+
+
 def available() -> int:
   """Finds the bytes of all devices of all processes; a CPU's are the host's."""
   devices = jax.devices()

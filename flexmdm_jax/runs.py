@@ -13,7 +13,6 @@ from flax import traverse_util
 from jaxtyping import Array, Key
 
 from flexmdm_jax import memory, paths, schema, settings
-from flexmdm_jax.data.chat import ChatTemplate, load_chat_template
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import Model, PromptForm
@@ -313,10 +312,7 @@ class Run:
     Raises:
       InputError: it has an estimate, and the memory that there is.
     """
-    needed = memory.of_sampling(self.model, num, batch_size)
-    memory.require(
-      f"sampling {num:,} rows", needed, "their number or the batch size"
-    )
+    memory.require_to_sample(self.model, num, batch_size)
 
   def train(
     self,
@@ -472,23 +468,10 @@ class Run:
       sampler=self.sampler,
       max_length=self.task.max_length,
       tokenizer=getattr(self.task, "tokenizer", None),
-      form=self._form(),
-      template=self._template(),
+      form=PromptForm(*map(tuple, self.task.around)),
       method="flexmdm" if self.task.inserts else method,
       about={"training": self._training()},
     )
-
-  def _form(self) -> PromptForm:
-    """Tells what a fine-tuning's rows have around a prompt."""
-    ids = (self.config["data"].get(x) for x in ("begin_id", "separator_id"))
-    return PromptForm(*(() if id_ is None else (id_,) for id_ in ids))
-
-  def _template(self) -> ChatTemplate | None:
-    """Loads the chat template of the run's tokenizer, if it has one."""
-    data = self.config["data"]
-    if data.get("tokenizer") != "folder":
-      return None
-    return load_chat_template(data["tokenizer_folder"])
 
   def _training(self) -> dict[str, Any]:
     """Tells how the model was trained, without any path of this machine."""

@@ -35,10 +35,8 @@ class Job:
 
   def require_memory(self, batch_size: int) -> None:
     """Refuses more samples than surely fit on what is here."""
-    total = len(self.rows) * self.num
-    needed = memory.of_sampling(self.model.denoiser.model, total, batch_size)
-    memory.require(
-      f"sampling {total:,} rows", needed, "their number or the batch size"
+    memory.require_to_sample(
+      self.model.denoiser.model, len(self.rows) * self.num, batch_size
     )
 
   def show(self, most: int, watched: bool, page: str | None) -> None:

@@ -360,7 +360,7 @@ class FolderTokenizer(Tokenizer):
 
   @functools.cached_property
   def _special(self) -> Any:
-    """The same tokenizer, reading special tokens; few need this second one."""
+    """Tokenizer that reads names of special tokens as those tokens."""
     special = type(self._tokenizer).from_str(self._tokenizer.to_str())
     special.encode_special_tokens = False
     return special

@@ -310,7 +310,10 @@ class Model:
     way = way or Preset(self.sampler, self.path)
     schema.require_value("batch_size", batch_size, int, schema.Range(least=1))
     places = range(len(requests)) if places is None else places
-    keys = _keys(seed, np.asarray(places, np.int32))
+    schema.require_value(
+      "seed", seed, int, schema.Range(least=0, most=schema.MAX_SEED)
+    )
+    keys = row_keys(jax.random.key(seed), jnp.asarray(places, jnp.int32))
     lengths = [int(request.start.length) for request in requests]
     order = np.argsort(lengths, kind="stable")
     size = min(batch_size, len(requests))
@@ -458,8 +461,6 @@ class Model:
 
   def on_path(self, path: JointInterpolant) -> Denoiser:
     """Shows the denoiser times on another path; see `paths.on_path`."""
-    if path == self.interpolant:
-      return self.denoiser
     return paths.on_path(self.denoiser, self.interpolant, path)
 
   def encode(self, text: Text) -> list[int]:
@@ -484,13 +485,7 @@ class Model:
         f"the text {text[:40]!r} needs a tokenizer, which this model has not:"
         " give lists of ids."
       )
-    ids = self.tokenizer.encode(text)
-    if self.vocab.mask in ids:
-      raise InputError(
-        f"the text {text[:40]!r} has a part that its tokenizer reads as the"
-        f" mask {self.vocab.mask}: take that part out."
-      )
-    return ids
+    return self.tokenizer.encode(text)
 
   def decode(self, tokens: Sequence[int]) -> str | None:
     """Decodes ids to text; None without a tokenizer."""
@@ -683,13 +678,3 @@ def _hidden(before, length=0, after=()) -> tuple[int, ...]:
 def _one(rows: Rows) -> Rows:
   """Takes the only row of a batch."""
   return Rows(*(np.asarray(x)[0] for x in rows))
-
-
-def _keys(seed: int, places: np.ndarray) -> Key[Array, " N"]:
-  """Makes the key of each place; `row_keys` makes those of 0, 1, ..."""
-  schema.require_value(
-    "seed", seed, int, schema.Range(least=0, most=schema.MAX_SEED)
-  )
-  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-    jax.random.key(seed), jnp.asarray(places)
-  )

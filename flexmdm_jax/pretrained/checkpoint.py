@@ -126,7 +126,7 @@ def to_hf(
   with folders.created(output) as path:
     for file in (folder / SOURCE).iterdir():
       shutil.copy(file, path)
-    base_keys = [key for key in places if key not in set(added.keys)]
+    base_keys = [key for key in places if key not in added.keys]
     folders.write_files(path, specs(base_keys), read, max_bytes)
     if added.keys:
       folders.write_file(

@@ -180,7 +180,7 @@ def _to_hf(
   with folders.created(folder) as path:
     config = json.dumps(family.config(model), indent=1)
     (path / "config.json").write_text(config + "\n")
-    base_keys = [key for key in places if key not in set(added.keys)]
+    base_keys = [key for key in places if key not in added.keys]
     write(path / "model.safetensors", base_keys)
     if added.keys:
       write(path / added.file, added.keys, metadata=added.metadata)

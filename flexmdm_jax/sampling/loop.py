@@ -190,11 +190,17 @@ def in_batches(
   )
 
 
-def row_keys(key: Key[Array, ""], num_rows: int) -> Key[Array, " N"]:
-  """Makes a key for each row, which does not depend on the number of rows."""
-  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-    key, jnp.arange(num_rows)
-  )
+def row_keys(
+  key: Key[Array, ""], rows: int | Int[Array, " N"]
+) -> Key[Array, " N"]:
+  """Makes a key for each row, which does not depend on the other rows.
+
+  Args:
+    key: one key.
+    rows: number of rows, or their places among all.
+  """
+  places = jnp.arange(rows) if isinstance(rows, int) else rows
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
 
 
 class _Progress(NamedTuple):

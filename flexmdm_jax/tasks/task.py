@@ -74,9 +74,10 @@ class Task(abc.ABC):
     """Tokenises a prompt: here, reads ids separated by spaces."""
     return parse_ids(text)
 
-  def encode_prefix(self, text: str) -> list[int]:
-    """Tokenises what stands before a hole, or before an answer."""
-    return self.encode_text(text)
+  @property
+  def around(self) -> tuple[list[int], list[int]]:
+    """Ids before what is given of a row, and between that and an answer."""
+    return [], []
 
   def to_text(self, tokens: Iterable[int]) -> str | None:
     """Decodes a sequence to text; None where tokens are no text."""

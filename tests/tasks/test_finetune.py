@@ -288,8 +288,9 @@ def test_ids_around_every_prefix(settings):
   expected = [5, *prefix, vocab.pad]
   assert [*after["tokens"]] == [*expected, *rest]
   assert after["hole"] == (begin + 2, before["hole"][1] + 2)
-  assert task.encode_prefix("How much?\n") == expected
-  assert plain.encode_prefix("How much?\n") == [*prefix]
+  for made, row in ((task, expected), (plain, [*prefix])):
+    begins, ends = made.around
+    assert [*begins, *made.encode_text("How much?\n"), *ends] == row
   start = task.start([after])
   assert start.length[0] == begin + 2
   assert [*np.flatnonzero(start.open_gaps[0])] == [begin + 2]

@@ -184,14 +184,9 @@ class FineTuneTask(Task):
     """Tokenises a text."""
     return self.tokenizer.encode(text)
 
-  def encode_prefix(self, text: str) -> list[int]:
-    """Tokenises what precedes a hole, with what begins and what ends it."""
-    begin, separator = self._around
-    return [*begin, *self.encode_text(text), *separator]
-
   @property
-  def _around(self) -> tuple[list[int], list[int]]:
-    """The ids before every prefix, and those after it."""
+  def around(self) -> tuple[list[int], list[int]]:
+    """Ids before every prefix, and after it."""
     ids = (self._data["begin_id"], self._data["separator_id"])
     begin, separator = ([] if x is None else [x] for x in ids)
     return begin, separator
@@ -225,8 +220,8 @@ class FineTuneTask(Task):
     ]
     if self.chat:
       recipe.append(self.chat.fingerprint)
-    if any(self._around):  # records without any are as they were
-      recipe.append(self._around)
+    if any(self.around):  # records without any are as they were
+      recipe.append(self.around)
     return cached_folder(
       data_folder(self._data["folder"]),
       "finetune",
@@ -243,7 +238,7 @@ class FineTuneTask(Task):
       self.max_length,
       skipped,
       self.chat,
-      self._around,
+      self.around,
     )
     if skipped:
       logging.warning("skipped rows: %s", dict(skipped))
