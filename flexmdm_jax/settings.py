@@ -87,12 +87,14 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
       "model.kind='transformer' is bidirectional: it has no method"
       " 'autoregressive'."
     )
-  vocab = build(Vocab, settings.pop("vocab", {}), "model.vocab")
-  if vocab != task.vocab:
-    raise InputError(
-      f"the model has {vocab}, the data {task.vocab}: set"
-      " data.tokenizer_folder to the model's own tokenizer."
-    )
+  vocab = settings.pop("vocab", None)  # None: a new network, for these data
+  if vocab is not None:
+    vocab = build(Vocab, vocab, "model.vocab")
+    if vocab != task.vocab:
+      raise InputError(
+        f"the model has {vocab}, the data {task.vocab}: set"
+        " data.tokenizer_folder to the model's own tokenizer."
+      )
   lora = settings.pop("lora", None)
   schema.require_value("model.lora", lora, Mapping | None)
   if lora and lora.get("rank", True):

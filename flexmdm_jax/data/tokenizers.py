@@ -167,7 +167,7 @@ class GPT2Tokenizer(Tokenizer):
       InputError: the package `tokenizers` is not installed, the files are
         missing or no byte-level BPE, or there are fewer merges.
     """
-    tokenizers = _import_tokenizers()
+    tokenizers = import_tokenizers()
     ids, pairs = _read_bpe(pathlib.Path(folder).expanduser())
     if merges is not None:
       if not 0 <= merges <= len(pairs):
@@ -243,7 +243,7 @@ class FolderTokenizer(Tokenizer):
         or damaged, the mask or the pad is not known or out of range, or the
         vocabulary is smaller than the tokenizer's.
     """
-    tokenizers = _import_tokenizers()
+    tokenizers = import_tokenizers()
     folder = pathlib.Path(folder).expanduser()
     path = folder / "tokenizer.json"
     self._files = {
@@ -519,7 +519,8 @@ def load_saved(
   )
 
 
-def _import_tokenizers() -> Any:
+def import_tokenizers() -> Any:
+  """Imports the package; InputError if it is not installed."""
   try:
     import tokenizers
   except ImportError as error:
