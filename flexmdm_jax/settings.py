@@ -103,7 +103,7 @@ def make_model(settings: Mapping[str, Any], task: Task) -> DiT | Transformer:
     Transformer,
     settings,
     "model",
-    vocab=vocab,
+    vocab=task.vocab,
     max_length=task.max_length,
     lora=lora if isinstance(lora, LoRA) else None,
   )
