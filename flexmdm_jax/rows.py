@@ -15,6 +15,7 @@ Source: arXiv 2509.01025, "conditional generation and infilling".
 import abc
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -113,16 +114,15 @@ def hole_row(
   Raises:
     InputError: there are more than L tokens.
   """
-  begin, end = len(prefix), len(prefix) + len(hole)
-  tokens = np.concatenate([prefix, hole, suffix]).astype(np.int32)
-  given = [*range(begin), *range(end, len(tokens))]
-  gaps = np.arange(L + 1)
-  return growing_row(tokens, given, L, vocab)._replace(
-    open_gaps=(begin <= gaps) & (gaps <= end)
-  )
+  return holes_row([prefix, suffix], L, vocab, [hole])
 
 
-def holes_row(parts: Sequence[Tokens], L: int, vocab: Vocab) -> Rows:
+def holes_row(
+  parts: Sequence[Tokens],
+  L: int,
+  vocab: Vocab,
+  holes: Sequence[Tokens] | None = None,
+) -> Rows:
   """Makes a row that is given but for the holes between its parts.
 
   Args:
@@ -130,14 +130,48 @@ def holes_row(parts: Sequence[Tokens], L: int, vocab: Vocab) -> Rows:
       last may be empty.
     L: room of the row.
     vocab: the id space.
+    holes: tokens in the holes, one less than there are parts; None where all
+      are empty, as at the start of sampling.
 
   Raises:
     InputError: there are more than L tokens.
   """
-  tokens = np.concatenate([np.asarray(part, np.int32) for part in parts])
-  row = growing_row(tokens, range(len(tokens)), L, vocab)
-  holes = np.cumsum([len(part) for part in parts[:-1]])
-  return row._replace(open_gaps=np.isin(np.arange(L + 1), holes))
+  row = closed_holes_row(parts, L, vocab, holes or [()] * (len(parts) - 1))
+  # Gap j is just before token j: a hole of n tokens has n + 1.
+  hidden = ~row.frozen[: row.length]
+  open_gaps = np.zeros(L + 1, bool)
+  open_gaps[: row.length] |= hidden
+  open_gaps[1 : row.length + 1] |= hidden
+  begins = np.cumsum([len(part) for part in parts[:-1]])
+  before = [0, *(len(hole) for hole in (holes or [()] * len(begins))[:-1])]
+  open_gaps[begins + np.cumsum(before)] = True
+  return row._replace(open_gaps=open_gaps)
+
+
+def closed_holes_row(
+  parts: Sequence[Tokens], L: int, vocab: Vocab, holes: Sequence[Tokens]
+) -> Rows:
+  """Makes a row that is given but for its holes, whose lengths are fixed.
+
+  Args:
+    parts: the tokens between the holes.
+    L: room of the row.
+    vocab: the id space.
+    holes: tokens in the holes, one less than there are parts: with pads in an
+      example of a fixed-length MDM, masks only at the start of sampling.
+
+  Raises:
+    InputError: there are more than L tokens.
+  """
+  pieces = [parts[0]]
+  for hole, part in zip(holes, parts[1:], strict=True):
+    pieces += [hole, part]
+  tokens = np.concatenate([np.asarray(piece, np.int32) for piece in pieces])
+  given = np.repeat(
+    np.arange(len(pieces)) % 2 == 0, [len(piece) for piece in pieces]
+  )
+  row = growing_row(tokens, np.flatnonzero(given), L, vocab)
+  return row._replace(open_gaps=np.zeros(L + 1, bool))
 
 
 def fixed_row(tokens: Tokens, frozen: Iterable[int], L: int, fill: int) -> Rows:
@@ -411,18 +445,58 @@ class AnchorLayout(Layout):
 
 
 class HoleLayout(Layout):
-  """FlexMDM's conditional sequences: a hole between what is given.
+  """FlexMDM's conditional sequences: holes between what is given.
 
   An answer to a prompt is a hole with nothing after it.
   """
 
-  def encode(self, prefix: Tokens, hole: Tokens, suffix: Tokens) -> Rows:
-    """Makes the example, frozen but for its hole; InputError if too long."""
-    return hole_row(prefix, hole, suffix, self.max_length, self.vocab)
+  def encode(self, parts: Sequence[Tokens], holes: Sequence[Tokens]) -> Rows:
+    """Makes the example, frozen but for its holes; InputError if too long."""
+    return holes_row(parts, self.max_length, self.vocab, holes)
 
-  def start(self, prefix: Tokens, suffix: Tokens) -> Rows:
-    """Makes the row of what is given, with the one gap between open."""
-    return self.encode(prefix, [], suffix)
+  def start(self, parts: Sequence[Tokens], holes: Sequence[Tokens]) -> Rows:
+    """Makes the row of what is given, with the gaps between open."""
+    del holes  # whose lengths the model decides
+    return holes_row(parts, self.max_length, self.vocab)
+
+
+class FixedHoleLayout(Layout):
+  """The fixed-length MDM's conditional sequences: padding is predicted.
+
+  A hole has room for more than what is in it, since how long that is will not
+  be known: anything up to twice the length and 8 tokens, all alike. Where
+  nothing follows, as after a question, it has all the room that there is.
+  """
+
+  def encode(self, parts: Sequence[Tokens], holes: Sequence[Tokens]) -> Rows:
+    """Makes the example, frozen but for its holes; InputError if too long."""
+    filled = [
+      [*hole, *([self.vocab.pad] * (room - len(hole)))]
+      for hole, room in zip(holes, self._rooms(parts, holes), strict=True)
+    ]
+    return closed_holes_row(parts, self.max_length, self.vocab, filled)
+
+  def start(self, parts: Sequence[Tokens], holes: Sequence[Tokens]) -> Rows:
+    """Makes the row of what is given, with the rooms of `encode` as masks."""
+    filled = [[self.vocab.mask] * room for room in self._rooms(parts, holes)]
+    return closed_holes_row(parts, self.max_length, self.vocab, filled)
+
+  def _rooms(
+    self, parts: Sequence[Tokens], holes: Sequence[Tokens]
+  ) -> list[int]:
+    """Draws the rooms, which depend on the tokens alone."""
+    free = max(self.max_length - sum(map(len, (*parts, *holes))), 0)
+    content = np.concatenate(
+      [np.asarray(x, np.int32) for x in (*parts, *holes)]
+    )
+    rng = np.random.default_rng(zlib.crc32(content.tobytes()))
+    rooms = []
+    for i, hole in enumerate(holes):
+      last = i == len(holes) - 1 and not len(parts[-1])
+      spare = free if last else int(rng.integers(min(len(hole) + 8, free) + 1))
+      rooms.append(len(hole) + spare)
+      free -= spare
+    return rooms
 
 
 class PaddedLayout(Layout):

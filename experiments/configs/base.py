@@ -209,6 +209,8 @@ def finetune_data(name: str, **settings) -> config_dict.ConfigDict:
     test=placeholder(str),
     text_key="code",
     holes=1,
+    most_holes=1,
+    cut="span",
     chat=False,
     begin_id=placeholder(int),
     separator_id=placeholder(int),

@@ -10,11 +10,10 @@ r"""Formats of rows: how one becomes the text of a prefix, a hole and a suffix.
            \boxed{42}
            </answer>
 
-  code   a row with a text. The hole is between two of its characters' edges,
-         all pairs alike; where there are several holes of a text, each is an
-         example. Or a row {"prompt", "canonical_solution", "suffix"}, as
-         HumanEval-Infilling is published, whose hole is the solution. On both
-         sides of the hole stands the plain text <infill-boundary>, given.
+  code   a row with a text, into which holes are cut; see `Cut`. Or a row
+         {"prompt", "canonical_solution", "suffix"}, as HumanEval-Infilling is
+         published, whose hole is the solution. On both sides of a hole stands
+         the plain text <infill-boundary>, given.
 
 With a chat template (`data.chat`) the question is a message of the user, and
 the prefix is what the model reads before it answers. A row {"messages"} is an
@@ -23,7 +22,9 @@ example too, whose hole is the last message, the assistant's.
 Source: arXiv 2509.01025, experiments "GSM8K" and "code infilling".
 """
 
+import dataclasses
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,12 +38,36 @@ from flexmdm_jax.errors import InputError
 BOUNDARY = "<infill-boundary>"
 
 
-class Parts(NamedTuple):
-  """An example as text."""
+CUTS = ("span", "lines")
 
-  prefix: str
-  hole: str
-  suffix: str
+
+class Parts(NamedTuple):
+  """An example as text.
+
+  Attributes:
+    given: what stands around the holes, one text more than there are holes.
+    holes: what is in them.
+  """
+
+  given: tuple[str, ...]
+  holes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """How holes are cut into a text.
+
+  Attributes:
+    examples: examples that are made of a text.
+    most_holes: holes of an example, at most; all numbers from one on are alike.
+    at: "span", where a hole is between two edges of characters, all pairs
+      alike; or "lines", where it is one or more whole lines, each line the last
+      of its hole with probability 1/2.
+  """
+
+  examples: int = 1
+  most_holes: int = 1
+  at: str = "span"
 
 
 def gsm8k_parts(row: Mapping[str, Any]) -> list[Parts]:
@@ -57,7 +82,7 @@ def gsm8k_parts(row: Mapping[str, Any]) -> list[Parts]:
     f"<reasoning>\n{steps}\n</reasoning>\n"
     f"<answer>\n\\boxed{{{clean_number(result)}}}\n</answer>"
   )
-  return [Parts(question + "\n", hole, "")]
+  return [Parts((question + "\n", ""), (hole,))]
 
 
 def chat_parts(
@@ -75,10 +100,10 @@ def chat_parts(
       hole, fault = check_text(last.get("content"))
       if fault or last["role"] != "assistant":
         return []
-      return [Parts(render(before), hole, "")]
+      return [Parts((render(before), ""), (hole,))]
     return [
-      Parts(render([{"role": "user", "content": prefix[:-1]}]), hole, suffix)
-      for prefix, hole, suffix in gsm8k_parts(row)
+      Parts((render([{"role": "user", "content": prefix[:-1]}]), ""), holes)
+      for (prefix, _), holes in gsm8k_parts(row)
     ]
   except InputError:  # the row's own: a wrong template was refused before
     return []
@@ -96,34 +121,67 @@ def clean_number(text: str) -> str:
 
 
 def code_parts(
-  row: Mapping[str, Any], text_key: str = "code", holes: int = 1
+  row: Mapping[str, Any], text_key: str = "code", cut: Cut = Cut()
 ) -> list[Parts]:
   """Makes the examples of a row of code; none if it has neither form.
 
   Args:
     row: the row.
     text_key: the key of a text.
-    holes: how many examples to make of a text; the k-th hole depends on the
+    cut: how holes are cut into a text; those of the k-th example depend on the
       text and k alone.
   """
   published = [
     row.get(key) for key in ("prompt", "canonical_solution", "suffix")
   ]
   if all(isinstance(text, str) for text in published):
-    pieces = [published]
-  else:
-    text, fault = check_text(row.get(text_key))
-    if fault:
-      return []
-    digest = hashlib.sha256(text.encode()).digest()
-    seed = int.from_bytes(digest[:8], "big")
-    pieces = []
-    for k in range(holes):
-      rng = np.random.default_rng([seed, k])
-      edges = rng.choice(len(text) + 1, size=2, replace=False)
-      begin, end = sorted(map(int, edges))
-      pieces.append((text[:begin], text[begin:end], text[end:]))
-  return [
-    Parts(prefix + BOUNDARY, hole, BOUNDARY + suffix)
-    for prefix, hole, suffix in pieces
-  ]
+    prefix, hole, suffix = published
+    return [_bounded((prefix, suffix), (hole,))]
+  text, fault = check_text(row.get(text_key))
+  if fault:
+    return []
+  digest = hashlib.sha256(text.encode()).digest()
+  seed = int.from_bytes(digest[:8], "big")
+  made = []
+  for k in range(cut.examples):
+    rng = np.random.default_rng([seed, k])
+    num = 1
+    if cut.most_holes > 1:
+      num = int(rng.integers(1, cut.most_holes + 1))
+    edges = (_lines if cut.at == "lines" else _spans)(rng, text, num)
+    ends = [0, *edges, len(text)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(ends)]
+    made.append(_bounded(tuple(pieces[::2]), tuple(pieces[1::2])))
+  return made
+
+
+def _spans(rng: np.random.Generator, text: str, num: int) -> list[int]:
+  """Draws the edges of holes between characters; fewer in a short text."""
+  num = min(num, (len(text) + 1) // 2)
+  edges = rng.choice(len(text) + 1, size=2 * num, replace=False)
+  return sorted(map(int, edges))
+
+
+def _lines(rng: np.random.Generator, text: str, num: int) -> list[int]:
+  """Draws the edges of holes of whole lines; a line is between two holes."""
+  lines = text.splitlines(keepends=True)
+  ends = np.cumsum([0, *map(len, lines)])
+  edges: list[int] = []
+  for begin in sorted(rng.permutation(len(lines))[:num].tolist()):
+    if edges and begin <= edges[-1]:
+      continue
+    end = min(begin + int(rng.geometric(0.5)), len(lines))
+    edges += [begin, end]
+  return [int(ends[i]) for i in edges]
+
+
+def _bounded(given: tuple[str, ...], holes: tuple[str, ...]) -> Parts:
+  """Marks both sides of every hole."""
+  last = len(given) - 1
+  return Parts(
+    tuple(
+      BOUNDARY * (i > 0) + text + BOUNDARY * (i < last)
+      for i, text in enumerate(given)
+    ),
+    holes,
+  )

@@ -1,10 +1,10 @@
-"""Examples on disk: their tokens in one array, and where each has its hole."""
+"""Examples on disk: their tokens in one array, and where each has its holes."""
 
 import array
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,23 @@ from flexmdm_jax.reading import read_array
 from flexmdm_jax.tasks.finetune.formats import Parts
 
 # Part of the name of each cached folder: another format has another folder.
-FORMAT = 1
+FORMAT = 2
 _CHUNK = 1000
 
-# By split: the flat tokens, and (begin, end, length, row) of each example.
-Tables = Mapping[str, tuple[array.array, array.array]]
+
+class Table(NamedTuple):
+  """What is stored of the examples of a split.
+
+  Attributes:
+    tokens: those of all examples, one after another.
+    ends: where each piece of an example ends in it: what is given, a hole, what
+      is given, and so on; the last is the example's length.
+    rows: (number of pieces, number of the row) of each example.
+  """
+
+  tokens: array.array
+  ends: array.array
+  rows: array.array
 
 
 def tokenise(
@@ -30,8 +42,8 @@ def tokenise(
   skipped: Skipped,
   prefix_tokenizer: Tokenizer | None = None,
   around: tuple[Sequence[int], Sequence[int]] = ((), ()),
-) -> Tables:
-  """Tokenises examples, each of their three parts by itself.
+) -> dict[str, Table]:
+  """Tokenises examples, each of their pieces by itself.
 
   Args:
     examples: split, number of the row, and text of each.
@@ -41,52 +53,65 @@ def tokenise(
     prefix_tokenizer: the tokenizer of the prefixes; by default that of the
       text.
     around: ids before and after every prefix.
+
+  Returns:
+    The table of each split.
   """
-  tables = {split: (array.array("i"), array.array("i")) for split in SPLITS}
+  tables = {
+    split: Table(*(array.array("i") for _ in Table._fields)) for split in SPLITS
+  }
 
   def short(example):
-    if sum(map(len, example[2])) <= MOST_CHARACTERS * max_length:
+    given, holes = example[2]
+    if sum(map(len, (*given, *holes))) <= MOST_CHARACTERS * max_length:
       return True
     skipped["too_long"] += 1
     return False
 
   examples = filter(short, examples)
   while chunk := list(itertools.islice(examples, _CHUNK)):
-    prefixes, holes, suffixes = zip(
-      *(parts for _, _, parts in chunk), strict=True
+    prefixes = (prefix_tokenizer or tokenizer).encode_batch(
+      [given[0] for _, _, (given, _) in chunk]
     )
-    encoded = tokenizer.encode_batch([*holes, *suffixes])
-    holes, suffixes = encoded[: len(chunk)], encoded[len(chunk) :]
-    prefixes = (prefix_tokenizer or tokenizer).encode_batch(prefixes)
-    for (split, row, _), prefix, hole, suffix in zip(
-      chunk, prefixes, holes, suffixes, strict=True
-    ):
-      prefix = [*around[0], *prefix, *around[1]]
-      begin, end = len(prefix), len(prefix) + len(hole)
-      length = end + len(suffix)
-      if length > max_length:
+    others = iter(
+      tokenizer.encode_batch(
+        [
+          text
+          for _, _, (given, holes) in chunk
+          for text in itertools.chain(*zip(holes, given[1:], strict=True))
+        ]
+      )
+    )
+    for (split, row, (_, holes)), prefix in zip(chunk, prefixes, strict=True):
+      pieces = [
+        [*around[0], *prefix, *around[1]],
+        *itertools.islice(others, 2 * len(holes)),
+      ]
+      ends = list(itertools.accumulate(map(len, pieces)))
+      if ends[-1] > max_length:
         skipped["too_long"] += 1
         continue
-      tokens, spans = tables[split]
-      tokens.extend([*prefix, *hole, *suffix])
-      spans.extend([begin, end, length, row])
+      table = tables[split]
+      table.tokens.extend(itertools.chain(*pieces))
+      table.ends.extend(ends)
+      table.rows.extend([len(ends), row])
   return tables
 
 
-def save(folder: pathlib.Path, tables: Tables) -> None:
+def save(folder: pathlib.Path, tables: Mapping[str, Table]) -> None:
   """Writes the files that `HoleRecords` opens, for all splits."""
-  for split, (tokens, spans) in tables.items():
+  for split, table in tables.items():
     with writable(folder.parent):
-      np.save(folder / f"{split}.tokens.npy", np.array(tokens, np.int32))
-      table = np.array(spans, np.int32).reshape(-1, 4)
-      np.save(folder / f"{split}.spans.npy", table)
+      for name, values in table._asdict().items():
+        np.save(folder / f"{split}.{name}.npy", np.array(values, np.int32))
 
 
 class HoleRecords(Sequence):
   """Records of a split, by index.
 
-  Each is a dict of `tokens` int32[n], `hole` (begin, end), where in them the
-  hole is, and `row`, the number of its row among those of the files.
+  Each is a dict of `tokens` int32[n], `ends` int32[2h + 1], where in them each
+  piece ends (what is given and the h holes in turn), and `row`, the number of
+  its row among those of the files.
 
   Attributes:
     lengths: int32[N], the tokens of each record.
@@ -95,26 +120,40 @@ class HoleRecords(Sequence):
   def __init__(self, folder: pathlib.Path, split: str):
     """Opens a split; InputError if it is damaged."""
     try:
-      self._tokens = read_array(folder / f"{split}.tokens.npy")
-      self._spans = np.array(read_array(folder / f"{split}.spans.npy", ndim=2))
-      begin, end, length, _ = self._spans.T
-      self._begins = np.cumsum([0, *length])
-      holes = (begin >= 0) & (end >= begin) & (length >= end)
-      if self._begins[-1] != len(self._tokens) or not holes.all():
+      self._tokens, self._ends, rows = (
+        read_array(folder / f"{split}.{name}.npy") for name in Table._fields
+      )
+      pieces, self._rows = np.array(rows).reshape(-1, 2).T
+      self._pieces = np.cumsum([0, *pieces])
+      if self._pieces[-1] != len(self._ends) or (pieces % 2 != 1).any():
+        raise ValueError("its examples do not fit their pieces")
+      self.lengths = np.array(self._ends)[self._pieces[1:] - 1]
+      self._begins = np.cumsum([0, *self.lengths])
+      # Within an example the pieces follow each other.
+      steps = np.diff(self._ends, prepend=0)
+      steps[self._pieces[:-1]] = self._ends[self._pieces[:-1]]
+      if self._begins[-1] != len(self._tokens) or (steps < 0).any():
         raise ValueError("its holes do not fit its tokens")
     except ValueError as error:
       raise damaged(folder) from error
-    self.lengths = self._spans[:, 2]
 
   def __len__(self) -> int:
-    return len(self._spans)
+    return len(self._rows)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     index = range(len(self))[index]
     first, last = self._begins[index : index + 2]
-    begin, end, _, row = map(int, self._spans[index])
+    begin, end = self._pieces[index : index + 2]
     return {
       "tokens": np.array(self._tokens[first:last]),
-      "hole": (begin, end),
-      "row": row,
+      "ends": np.array(self._ends[begin:end]),
+      "row": int(self._rows[index]),
     }
+
+
+def pieces(
+  record: Mapping[str, Any],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+  """Parts a record into what is given and what is in its holes."""
+  found = np.split(record["tokens"], record["ends"][:-1])
+  return found[::2], found[1::2]

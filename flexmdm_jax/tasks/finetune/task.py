@@ -1,9 +1,11 @@
 """The task of fine-tuning: what is given stays, an answer or a hole is learned.
 
-Every example is a prefix, a hole and a suffix, each tokenised by itself as a
-reader of the prefix alone would: the prefix and the suffix are frozen, and only
-the gaps of the hole are open. What is longer than the model is left out: a cut
-would take away the end.
+Every example is a prefix, a hole and a suffix, or several holes with something
+given between, each tokenised by itself as a reader of the prefix alone would:
+what is given is frozen, and only the gaps of the holes are open. What is longer
+than the model is left out: a cut would take away the end.
+
+A fixed-length MDM, the baseline, predicts the padding of its holes.
 """
 
 import collections
@@ -12,7 +14,7 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flexmdm_jax import schema
@@ -22,9 +24,11 @@ from flexmdm_jax.data.documents import Files, Skipped
 from flexmdm_jax.data.splits import SPLITS, content_split, require_split
 from flexmdm_jax.data.tokenizers import Tokenizer, load_tokenizer
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.rows import HoleLayout, stack
+from flexmdm_jax.rows import FixedHoleLayout, HoleLayout, stack
 from flexmdm_jax.schema import count, setting
 from flexmdm_jax.tasks.finetune.formats import (
+  CUTS,
+  Cut,
   Parts,
   chat_parts,
   code_parts,
@@ -33,6 +37,7 @@ from flexmdm_jax.tasks.finetune.formats import (
 from flexmdm_jax.tasks.finetune.records import (
   FORMAT,
   HoleRecords,
+  pieces,
   save,
   tokenise,
 )
@@ -49,6 +54,8 @@ class FineTuneSettings(TokenSettings):
       With "train" alone, a hash of each row decides its split.
     text_key: the key of a text of code.
     holes: examples of a text of code.
+    most_holes: holes of an example of code, at most.
+    cut: where the holes of a text of code are, see `Cut`.
     chat: put the question, or the row's `messages` before the last, into the
       chat template of `tokenizer_folder`.
     begin_id: id that precedes every prefix; None for none.
@@ -61,6 +68,8 @@ class FineTuneSettings(TokenSettings):
   test: str | None = setting(None)
   text_key: str = setting("code")
   holes: int = count(1)
+  most_holes: int = setting(1, least=1, most=100)
+  cut: str = setting("span", among=CUTS)
   chat: bool = setting(False)
   begin_id: int | None = count(None, least=0)
   separator_id: int | None = count(None, least=0)
@@ -82,7 +91,7 @@ class FineTuneTask(Task):
   Rows longer than `max_length` are left out.
   """
 
-  methods = ("flexmdm",)
+  methods = ("flexmdm", "mdm")
 
   def __init__(self, method: str, data: Mapping[str, Any]):
     self.method = require_method(method, self.methods)
@@ -117,7 +126,8 @@ class FineTuneTask(Task):
 
   @functools.cached_property
   def layout(self):
-    return HoleLayout(self.vocab, self.max_length)
+    make = HoleLayout if self.inserts else FixedHoleLayout
+    return make(self.vocab, self.max_length)
 
   def parts(self, row: Mapping[str, Any]) -> list[Parts]:
     """Makes the examples of a row, as text."""
@@ -125,7 +135,8 @@ class FineTuneTask(Task):
       return chat_parts(row, self.chat.render)
     if self._data["name"] == "gsm8k":
       return gsm8k_parts(row)
-    return code_parts(row, self._data["text_key"], self._data["holes"])
+    cut = Cut(self._data["holes"], self._data["most_holes"], self._data["cut"])
+    return code_parts(row, self._data["text_key"], cut)
 
   def rows(self, split: str) -> list[dict[str, Any]]:
     """Reads the rows of a split's files, which a record's `row` counts.
@@ -149,36 +160,11 @@ class FineTuneTask(Task):
     return records
 
   def encode(self, record):
-    tokens, (begin, end) = record["tokens"], record["hole"]
-    return self.layout.encode(tokens[:begin], tokens[begin:end], tokens[end:])
+    return self.layout.encode(*pieces(record))
 
   def start(self, records):
-    return stack(
-      self.layout.start(
-        record["tokens"][: record["hole"][0]],
-        record["tokens"][record["hole"][1] :],
-      )
-      for record in records
-    )
-
-  def filled(
-    self, records: Sequence[Mapping[str, Any]], sequences: Sequence[list[int]]
-  ) -> list[str]:
-    """Reads the text that samples put into the holes of the records.
-
-    Args:
-      records: what `start` was given.
-      sequences: the samples, as `decode` returns them.
-    """
-    return [
-      self.to_text(
-        sequence[
-          record["hole"][0] : len(sequence)
-          - (len(record["tokens"]) - record["hole"][1])
-        ]
-      )
-      for record, sequence in zip(records, sequences, strict=True)
-    ]
+    """Makes the rows to sample from; a baseline is told the rooms of holes."""
+    return stack(self.layout.start(*pieces(record)) for record in records)
 
   def encode_text(self, text: str) -> list[int]:
     """Tokenises a text."""
@@ -216,6 +202,8 @@ class FineTuneTask(Task):
       {split: found.fingerprint() for split, found in files.items()},
       self.tokenizer.fingerprint,
       self._data["holes"],
+      self._data["most_holes"],
+      self._data["cut"],
       self.max_length,
     ]
     if self.chat:
@@ -242,8 +230,7 @@ class FineTuneTask(Task):
     )
     if skipped:
       logging.warning("skipped rows: %s", dict(skipped))
-    _, spans = tables["train"]
-    if not spans:
+    if not tables["train"].rows:
       raise InputError(
         f"data.train has no row that can be used ({dict(skipped)}): it needs"
         f" the format of {self._data['name']!r}, see flexmdm_jax/tasks/"
