@@ -16,6 +16,7 @@ from flexmdm_jax import memory, paths, schema, settings
 from flexmdm_jax.data.loader import make_loader
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import Model, PromptForm
+from flexmdm_jax.inference import folder as exported
 from flexmdm_jax.interpolant import MDM, JointInterpolant
 from flexmdm_jax.models import quantization
 from flexmdm_jax.models.denoiser import ModelDenoiser, denoiser
@@ -236,19 +237,38 @@ class Run:
   ) -> dict:
     """Reads those parameters of `pretrained` that are wanted.
 
-    It is a folder of `experiments.convert`, or the work directory of
-    another run, of which the EMA parameters are taken: so a FlexMDM goes on
-    from an MDM.
+    It is a folder of `experiments.convert`; one that `Model.export` wrote; or
+    the work directory of another run, of which the EMA parameters are taken,
+    and what that run did not train from its own `pretrained`. So a FlexMDM goes
+    on from an MDM, and a fine-tuning from a retrofit.
 
     Raises:
-      InputError: as `pretrained.checkpoint.load`.
+      InputError: as `pretrained.checkpoint.load` and `inference.folder`.
     """
     folder = pathlib.Path(self.pretrained).expanduser()
-    if not (folder / "checkpoints").is_dir():
-      return pretrained_lib.load(folder, abstract, wanted)
+    if (folder / "checkpoints").is_dir():
+      return self._load_run(folder, abstract, wanted)
+    config = folder / "config.json"
+    if config.exists() and exported.is_exported(read_json(config)):
+      found = exported.read_params(folder, abstract, wanted)
+      return jax.tree.map(
+        lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype),
+        found,
+        _like(abstract, found),
+      )
+    return pretrained_lib.load(folder, abstract, wanted)
+
+  def _load_run(
+    self,
+    folder: pathlib.Path,
+    abstract: partition.Params,
+    wanted: Callable[[tuple[str, ...]], bool],
+  ) -> dict:
+    """Reads those parameters of another run that are wanted."""
     flat = functools.partial(traverse_util.flatten_dict, sep="/")
     known = flat(dict(abstract))
-    there = flat(abstract_params(Run.from_workdir(folder).model))
+    source = Run.from_workdir(folder)
+    there = flat(abstract_params(source.model))
     for path, x in there.items():
       if path not in known or known[path].shape != x.shape:
         needed = list(known[path].shape) if path in known else "none"
@@ -257,17 +277,26 @@ class Run:
           f" the model has {needed}: give both runs one data.tokenizer and"
           " model, but for the method."
         )
+    trained = partition.trainable(source.model)
+    paths = [path for path in there if wanted(tuple(path.split("/")))]
     target = {
-      path: known[path] for path in there if wanted(tuple(path.split("/")))
+      path: known[path] for path in paths if trained(tuple(path.split("/")))
     }
     whole = quantization.int8_paths(target)
     target |= {path: known[path].update(dtype=jnp.float32) for path in whole}
-    _, params, _ = restore_ema(
-      folder, traverse_util.unflatten_dict(target, sep="/")
-    )
-    found = flat(params)
+    found = {}
+    if target:
+      _, params, _ = restore_ema(
+        folder, traverse_util.unflatten_dict(target, sep="/")
+      )
+      found = flat(params)
     for path in whole:
       found |= quantization.quantized(path, found[path], abstract)
+    if frozen := set(paths) - target.keys():
+      base = source._load_pretrained(
+        abstract, lambda path: "/".join(path) in frozen
+      )
+      found |= flat(base)
     return traverse_util.unflatten_dict(found, sep="/")
 
   def _frozen(self, abstract: partition.Params) -> partition.Params:
@@ -483,3 +512,10 @@ class Run:
       "learning_rate": self.optimizer.learning_rate,
       "seed": self.loop.seed,
     }
+
+
+def _like(tree: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+  """Takes the leaves of `tree` at the paths of `part`."""
+  known = traverse_util.flatten_dict(dict(tree))
+  paths = traverse_util.flatten_dict(dict(part))
+  return traverse_util.unflatten_dict({path: known[path] for path in paths})

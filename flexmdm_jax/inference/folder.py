@@ -13,7 +13,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -150,8 +150,12 @@ def read(folder: str | os.PathLike, quantize: str | None = None) -> Model:
   network = quantization.quantized_model(network, quantize)
   interpolant = _interpolant(config["interpolant"], path)
   about = config["about"]
+  everywhere = replicated(make_mesh())
+  abstract = jax.tree.map(
+    lambda x: x.update(sharding=everywhere), abstract_params(network)
+  )
   model = Model(
-    denoiser=denoiser(network, _read_params(folder, network)),
+    denoiser=denoiser(network, read_params(folder, abstract, whole=True)),
     vocab=network.vocab,
     interpolant=interpolant,
     path=_path(config["path"], path, method),
@@ -211,18 +215,29 @@ def _fields(sampler: SamplerConfig) -> dict[str, Any]:
   }
 
 
-def _read_params(folder: pathlib.Path, network: Any) -> dict:
-  """Reads parameters one by one onto the devices, and quantises them there.
+def read_params(
+  folder: pathlib.Path,
+  abstract: Mapping[str, Any],
+  wanted: Callable[[tuple[str, ...]], bool] = lambda path: True,
+  *,
+  whole: bool = False,
+) -> dict:
+  """Reads parameters one by one onto their devices, and quantises them there.
+
+  Args:
+    folder: an exported folder.
+    abstract: `jax.ShapeDtypeStruct`s with shardings, in the tree of the
+      parameters.
+    wanted: tells whether to read the parameter at a path.
+    whole: the folder must have all of `abstract`. Otherwise it may lack some:
+      the parts of a retrofit.
 
   Raises:
     InputError: one is missing, unknown, or of another shape or type.
   """
   tensors = folders.Tensors(folders.weight_files(folder))
-  whole, flat = replicated(make_mesh()), {}
-  abstract = jax.tree.map(
-    lambda x: x.update(sharding=whole), abstract_params(network)
-  )
-  known = traverse_util.flatten_dict(abstract, sep="/")
+  flat = {}
+  known = traverse_util.flatten_dict(dict(abstract), sep="/")
   # Those that the folder has in floating point.
   to_quantize = {
     path
@@ -231,23 +246,28 @@ def _read_params(folder: pathlib.Path, network: Any) -> dict:
   }
   made = {quantization.scale_path(path) for path in to_quantize}
   keys = {_key(path): path for path in known if path not in made}
-  if missing := keys.keys() - tensors.keys():
+  if whole and (missing := keys.keys() - tensors.keys()):
     raise InputError(f"{folder} lacks {names(missing)}: {_AGAIN}.")
   if unknown := tensors.keys() - keys.keys():
     raise InputError(
-      f"{folder} has {names(unknown)}, which the network of its config.json"
-      f" lacks: {_AGAIN}."
+      f"{folder} has {names(unknown)}, which the model lacks: give the model"
+      " the settings of that folder's, beside what is added."
     )
+  keys = {
+    key: path
+    for key, path in keys.items()
+    if key in tensors and wanted(tuple(path.split("/")))
+  }
   for key, path in keys.items():
     expected = known[path]
     if tensors.shapes[key] != expected.shape:
       raise InputError(
         f"{folder} has {key} of the shape {list(tensors.shapes[key])}, but the"
-        f" network needs {list(expected.shape)}: {_AGAIN}."
+        f" model needs {list(expected.shape)}: {_AGAIN}."
       )
     if path in to_quantize:
       flat |= quantization.quantized(
-        path, jax.device_put(tensors[key], whole), abstract
+        path, jax.device_put(tensors[key], expected.sharding), abstract
       )
       continue
     allowed = ("int8",) if expected.dtype == np.int8 else tuple(_DTYPES)
@@ -256,7 +276,7 @@ def _read_params(folder: pathlib.Path, network: Any) -> dict:
       raise InputError(
         f"{folder} has {key} of a type that is {kind}: {_AGAIN}."
       )
-    flat[path] = jax.device_put(tensors[key], whole)
+    flat[path] = jax.device_put(tensors[key], expected.sharding)
   return traverse_util.unflatten_dict(flat, sep="/")
 
 

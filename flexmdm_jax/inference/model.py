@@ -29,10 +29,10 @@ from flexmdm_jax.rows import (
   anchor_start,
   causal_row,
   causal_start,
+  closed_holes_row,
   fixed_row,
   growing_row,
   hole_row,
-  holes_row,
   holes_start,
   mask_start,
   stack,
@@ -132,8 +132,9 @@ class Model:
     sampler: the settings with which it samples, unless others are given.
     max_length: L, the longest row, what is given included.
     tokenizer: tokenizer of its text; None if its tokens are no text.
-    method: "flexmdm"; or a baseline, "mdm", whose length is fixed and which
-      takes no prompts, or "autoregressive", which takes no holes.
+    method: "flexmdm"; or a baseline, "mdm", whose lengths are fixed and whose
+      holes have as many masks as it is told, or "autoregressive", which takes
+      no holes.
     form: what its rows have around a prompt.
     template: chat template of its tokenizer; None without one.
     presets: other ways to sample it, by name.
@@ -161,6 +162,7 @@ class Model:
     infills: Sequence[Sequence[Text]] | None = None,
     anchors: Sequence[Text] | None = None,
     chat: bool = False,
+    hole_tokens: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 64,
     preset: str | None = None,
@@ -181,6 +183,9 @@ class Model:
       anchors: tokens to keep in their order, with a hole on each side.
       chat: prompts are conversations, each a user's text or a list of messages,
         and are put into the model's chat template.
+      hole_tokens: masks in each hole of a prompt or an infill, one number for
+        each, for a fixed-length MDM: another model decides that. What it puts
+        there ends at its first pad. None: all the room after a prompt.
       seed: seed of all that is random.
       batch_size: rows at once; changes nothing but the memory.
       preset: name of one of `presets`, in place of `sampler` and `path`.
@@ -197,7 +202,12 @@ class Model:
         what is asked, as a baseline.
     """
     requests = self.requests(
-      n, prompts=prompts, infills=infills, anchors=anchors, chat=chat
+      n,
+      prompts=prompts,
+      infills=infills,
+      anchors=anchors,
+      chat=chat,
+      hole_tokens=hole_tokens,
     )
     way = self.way(preset=preset, path=path, **sampler_fields)
     done: list[Generation | None] = [None] * len(requests)
@@ -243,6 +253,7 @@ class Model:
     infills: Sequence[Sequence[Text]] | None = None,
     anchors: Sequence[Text] | None = None,
     chat: bool = False,
+    hole_tokens: Sequence[int] | None = None,
   ) -> list[Request]:
     """Makes the starts of samples, and checks them; see `generate`.
 
@@ -262,6 +273,8 @@ class Model:
         "chat=True is of prompts, but none are given: give prompts, or leave"
         " chat out."
       )
+    if hole_tokens is not None:
+      self._require_hole_tokens(hole_tokens, kinds)
     if not given:
       return [self._free()] * n
     (kind,) = given
@@ -276,8 +289,9 @@ class Model:
     }[kind]
     made = []
     for i, item in enumerate(kinds[kind]):
+      more = () if hole_tokens is None else (hole_tokens[i],)
       try:
-        made.append(make(item))
+        made.append(make(item, *more))
       except InputError as error:
         raise InputError(f"{kind}[{i}]: {error}") from error
     return [request for request in made for _ in range(n)]
@@ -499,10 +513,8 @@ class Model:
       return self._prompt([])
     return Request(_one(anchor_start([[]], self.max_length, self.vocab)), (0,))
 
-  def _prompt(self, text: Text) -> Request:
+  def _prompt(self, text: Text, hole_tokens: int | None = None) -> Request:
     """Makes the start of a sample that continues a prompt."""
-    if self.method == "mdm":
-      self._require_inserts("a prompt")
     ids = self.encode(text)
     before, after = self.form.before, self.form.after
     row = [*before, *ids, *after]
@@ -510,20 +522,41 @@ class Model:
     if self.method == "autoregressive":
       start = causal_start([row], self.max_length, self.vocab)
       return Request(_one(start), (1 + len(row),), (0,))
-    start = holes_row([row, []], self.max_length, self.vocab)
+    if hole_tokens is None:
+      hole_tokens = self.max_length - len(row)
+    start = self._holes([row, []], hole_tokens)
     return Request(start, (len(row),), _hidden(before, len(ids), after))
 
-  def _chat_prompt(self, messages: Messages) -> Request:
+  def _holes(self, parts: list[list[int]], hole_tokens: int | None) -> Rows:
+    """Makes a row with holes: of masks, where the model's lengths are fixed."""
+    if self.method != "mdm":
+      return _one(holes_start([parts], self.max_length, self.vocab))
+    if len(parts) < 2:
+      raise InputError(
+        f"it has {len(parts)} parts and no hole: give at least two."
+      )
+    holes = [[self.vocab.mask] * hole_tokens] * (len(parts) - 1)
+    total = sum(map(len, (*parts, *holes)))
+    self._require_room(total, "what is given with its masks")
+    return closed_holes_row(parts, self.max_length, self.vocab, holes)
+
+  def _chat_prompt(
+    self, messages: Messages, hole_tokens: int | None = None
+  ) -> Request:
     """Makes the start of a sample that answers a conversation."""
     if self.tokenizer is None:
       raise InputError(
         "a conversation needs a tokenizer, which this model has not."
       )
-    return self._prompt(encode_chat(self.tokenizer, self.template, messages))
+    ids = encode_chat(self.tokenizer, self.template, messages)
+    return self._prompt(ids, hole_tokens)
 
-  def _infill(self, parts: Sequence[Text]) -> Request:
+  def _infill(
+    self, parts: Sequence[Text], hole_tokens: int | None = None
+  ) -> Request:
     """Makes the start of a sample that fills the holes between its parts."""
-    self._require_inserts("an infill")
+    if hole_tokens is None:
+      self._require_inserts("an infill of unknown length")
     if isinstance(parts, str):
       raise InputError(
         f"{parts[:40]!r} is one text: give the parts before and after the hole."
@@ -534,9 +567,9 @@ class Model:
       ids[0] = [*before, *ids[0]]
     total = sum(map(len, ids))
     self._require_room(total, "the parts of an infill")
-    start = holes_start([ids], self.max_length, self.vocab)
+    start = self._holes(ids, hole_tokens)
     cuts = tuple(int(cut) for cut in np.cumsum([len(x) for x in ids[:-1]]))
-    return Request(_one(start), cuts, _hidden(before))
+    return Request(start, cuts, _hidden(before))
 
   def _anchors(self, text: Text) -> Request:
     """Makes the start of a sample that keeps anchors."""
@@ -551,6 +584,28 @@ class Model:
       raise InputError(
         f"{what} needs a model that inserts, but this one's method is"
         f" {self.method}: give a FlexMDM."
+      )
+
+  def _require_hole_tokens(
+    self, hole_tokens: Sequence[int], kinds: Mapping[str, Any]
+  ) -> None:
+    if self.method != "mdm":
+      raise InputError(
+        "hole_tokens is for a fixed-length MDM, but this model's method is"
+        f" {self.method}: leave it out."
+      )
+    rows = kinds["prompts"] if kinds["infills"] is None else kinds["infills"]
+    if rows is None or len(rows) != len(hole_tokens):
+      raise InputError(
+        f"hole_tokens has {len(hole_tokens)} numbers: give one to each of the"
+        f" {len(rows or ())} prompts or infills."
+      )
+    for number in hole_tokens:
+      schema.require_value(
+        "hole_tokens",
+        number,
+        int,
+        schema.Range(least=0, most=self.max_length),
       )
 
   def _require_room(self, length: int, what: str) -> None:
@@ -638,9 +693,10 @@ class Model:
     n = int(samples.length[row])
     tokens = [int(token) for token in samples.tokens[row][:n]]
     given = np.flatnonzero(samples.given[row][:n])
-    if self.method == "mdm":  # it began as masks, none of which was given
-      tokens = until_pad(tokens, self.vocab.pad)
-      n, given = len(tokens), given[:0]
+    if self.method == "mdm":  # it began with masks, which were not given
+      given = np.flatnonzero(request.start.frozen[:n])
+      tokens, given = self._without_pads(tokens, given)
+      n = len(tokens)
     hidden = {int(given[i]) for i in request.hidden}
     ends = [-1, *(int(i) for i in given), n]
     # Of holes without a part between them, the first has all.
@@ -661,6 +717,19 @@ class Model:
       int(samples.calls[row]),
       holes,
     )
+
+  def _without_pads(
+    self, tokens: list[int], given: np.ndarray
+  ) -> tuple[list[int], np.ndarray]:
+    """Cuts what stands between given tokens at its first pad."""
+    kept: list[int] = []
+    places = []
+    for before, at in itertools.pairwise((-1, *given, len(tokens))):
+      kept += until_pad(tokens[before + 1 : at], self.vocab.pad)
+      if at < len(tokens):
+        places.append(len(kept))
+        kept.append(tokens[at])
+    return kept, np.array(places, int)
 
   def _text(self, tokens: list[int]) -> str:
     """Decodes tokens; where a pad parts a prompt from its answer, without."""

@@ -102,9 +102,35 @@ def test_the_fixed_length_baseline_ends_at_its_pad():
   for generation in m.generate(8):
     assert VOCAB.pad not in generation.tokens
     assert generation.filled == [generation.text]
-  for given in (dict(prompts=["a"]), dict(infills=[("a", "b")])):
-    with pytest.raises(InputError, match="needs a model that inserts"):
-      m.generate(**given)
+  with pytest.raises(InputError, match="needs a model that inserts"):
+    m.generate(infills=[("a", "b")])
+
+
+def test_the_fixed_length_baseline_is_told_the_lengths_of_holes():
+  m = model("mdm")
+  parts = [("a", "b"), ("a", "g", "b"), ("", "")]
+  for n, (given, generation) in enumerate(
+    zip(parts, m.generate(infills=parts, hole_tokens=[1, 2, 3]), strict=True)
+  ):
+    assert len(generation.filled) == len(given) - 1
+    assert max(map(len, generation.filled)) <= n + 1
+    pieces = [given[0]]
+    for hole, part in zip(generation.filled, given[1:], strict=True):
+      pieces += [hole, part]
+    assert generation.text == "".join(pieces)
+    assert VOCAB.pad not in generation.tokens
+  (answer,) = m.generate(prompts=["ab"])  # all the room is the answer's
+  assert answer.text == "ab" + answer.filled[0]
+  for wrong, message in (
+    (dict(hole_tokens=[1]), "give one to each of the 0"),
+    (dict(prompts=["a"], hole_tokens=[1, 2]), "give one to each of the 1"),
+    (dict(prompts=["a"], hole_tokens=[-1]), "hole_tokens=-1 must be"),
+    (dict(prompts=["ab"], hole_tokens=[m.max_length]), "more than the model"),
+  ):
+    with pytest.raises(InputError, match=message):
+      m.generate(**wrong)
+  with pytest.raises(InputError, match="leave it out"):
+    model().generate(prompts=["a"], hole_tokens=[1])
 
 
 def test_the_autoregressive_baseline_continues_prompts():

@@ -321,7 +321,10 @@ def test_is_prepared_once(settings, tmp_path):
   [
     ({"tokenizer": "char"}, "data.tokenizer=char is unknown"),
     ({"holes": 0}, "data.holes=0 must be at least 1"),
-    ({"most_holes": 101}, "data.most_holes=101 must be at least 1 and at most 100"),
+    (
+      {"most_holes": 101},
+      "data.most_holes=101 must be at least 1 and at most 100",
+    ),
     ({"cut": "words"}, "data.cut='words' must be one of span, lines"),
     ({"max_length": 0}, "data.max_length=0 must be at least 1"),
     ({"buckets": (80,)}, "must end with max_length=160"),

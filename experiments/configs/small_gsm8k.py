@@ -1,0 +1,42 @@
+"""Word problems: a small MDM becomes a FlexMDM that answers, on two cores.
+
+  python -m experiments.train --config=experiments/configs/small_gsm8k.py \
+    --workdir=build/problems_flexmdm --config.pretrained=build/problems_parent \
+    --config.data.train=build/reasoning/problems/train.jsonl \
+    --config.data.validation=build/reasoning/problems/validation.jsonl \
+    --config.data.test=build/reasoning/problems/test.jsonl \
+    --config.data.tokenizer_folder=build/reasoning/problems/tokenizer
+
+build/problems_parent is the work directory of `small_llada` on the same data.
+What is trained is what the 8B retrofit trains: low-rank updates, a modulation
+by the time and a gap head. --config.method=mdm trains the baseline alike, whose
+answer has all the room there is and predicts its padding. From random values:
+--config.model.lora.rank=0. GSM8K itself fits with data.max_length=512. A
+quarter of an hour; docs/results.md has what to expect.
+"""
+
+from experiments.configs import base, small_llada
+
+
+def get_config():
+  config = small_llada.get_config()
+  config.method = "flexmdm"
+  config.data = base.finetune_data(
+    "gsm8k",
+    folder=config.data.folder,
+    max_length=112,
+    buckets=(64, 80, 96, 112),
+  )
+  config.model = small_llada.model(
+    gap_head="binned",
+    time_group=2,
+    lora=dict(
+      rank=32, alpha=32.0, dropout=0.0, targets=("q", "k", "v", "head")
+    ),
+  )
+  config.path = "lengths_first"
+  config.optimizer.update(learning_rate=2e-3)
+  config.train.update(num_steps=2000, targets="aligned", gap_loss="law")
+  config.train.states.update(base.curriculum(opens=0.0, full=0.3, blank=0.05))
+  config.sampler.update(steps=64)
+  return config
