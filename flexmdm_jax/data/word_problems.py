@@ -66,7 +66,8 @@ def _step(
     kinds.append("shares")
   kind = rng.choice(kinds)
   if kind == "gets":
-    n = int(rng.integers(1, min(30, _LARGEST - has) + 1)) if has < 200 else 0
+    most = min(30, _LARGEST - has)
+    n = int(rng.integers(1, most + 1)) if most else 0
     told = (
       f"{other} gives {name} {n} more.",
       f"{name} finds {n} more {thing}.",
