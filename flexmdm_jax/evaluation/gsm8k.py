@@ -6,6 +6,7 @@ package math-verify tells whether they are equal, so that 0.5 and 1/2 are.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import re
 from typing import NamedTuple
@@ -83,24 +84,29 @@ class WordProblems(Judge):
   def scores(self, problems, texts):
     """Scores answers, in order; see `AnswerScore`."""
     self.require()
-    with Equality(self.seconds) as equality:
-      for problem, text in zip(problems, texts, strict=True):
-        box = last_box(text)
-        if box is None:
-          yield AnswerScore(False, False, NO_BOX)
-          continue
-        found = clean_number(box)
-        same: bool | None = False
-        if len(found) <= _MOST_CHARACTERS:
-          same = equality.tell(problem.result, found)
-        reason = {True: "equal", False: "not equal", None: "undecided"}[same]
-        yield AnswerScore(same is True, True, reason)
+    for problem, text in zip(problems, texts, strict=True):
+      box = last_box(text)
+      if box is None:
+        yield AnswerScore(False, False, NO_BOX)
+        continue
+      found = clean_number(box)
+      same: bool | None = False
+      if len(found) <= _MOST_CHARACTERS:
+        same = _equality(self.seconds).tell(problem.result, found)
+      reason = {True: "equal", False: "not equal", None: "undecided"}[same]
+      yield AnswerScore(same is True, True, reason)
 
   def require(self):
     if importlib.util.find_spec("math_verify") is None:
       raise InputError(
         "gsm8k needs the package math-verify: pip install 'flexmdm_jax[math]'."
       )
+
+
+@functools.cache
+def _equality(seconds: float) -> Equality:
+  """Keeps one process: its start takes 1 to 2 s."""
+  return Equality(seconds)
 
 
 def last_box(text: str) -> str | None:

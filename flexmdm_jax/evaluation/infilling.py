@@ -56,14 +56,11 @@ class Infilling(Judge):
 
   Attributes:
     limits: limits of the programs.
-    boundary: whether a model is shown the text that a fine-tuning on code has
-      on both sides of a hole.
     text_key: key of a text of code.
     holes: holes of a text of code.
   """
 
   limits: Limits = dataclasses.field(default_factory=Limits)
-  boundary: bool = False
   text_key: str = "code"
   holes: int = 1
 
@@ -92,8 +89,7 @@ class Infilling(Judge):
     return [Hole(name, *texts, tests)]
 
   def given(self, problem):
-    edge = BOUNDARY if self.boundary else ""
-    return Given(problem.prefix + edge, edge + problem.suffix)
+    return Given(problem.prefix, problem.suffix)
 
   def scores(self, problems, texts):
     """Scores texts in holes, in order; see `HoleScore`."""

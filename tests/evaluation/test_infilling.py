@@ -4,7 +4,6 @@ import pytest
 
 from flexmdm_jax.evaluation.infilling import Infilling
 from flexmdm_jax.evaluation.programs import Limits
-from flexmdm_jax.tasks.finetune.formats import BOUNDARY
 
 ROW = {
   "task_id": "double",
@@ -50,15 +49,11 @@ def test_without_tests_nothing_passes_or_fails():
 
 def test_a_text_of_code_has_the_holes_of_a_fine_tuning():
   code = "def f(x):\n  return x\n"
-  judge = Infilling(boundary=True, holes=3)
+  judge = Infilling(holes=3)
   holes = judge.problems({"code": code}, "a:1")
   assert [hole.id for hole in holes] == ["a:1#0", "a:1#1", "a:1#2"]
   for found in holes:
     assert found.prefix + found.solution + found.suffix == code
-    assert judge.given(found) == (
-      found.prefix + BOUNDARY,
-      BOUNDARY + found.suffix,
-    )
   assert Infilling().given(hole()) == (ROW["prompt"], ROW["suffix"])
 
 
