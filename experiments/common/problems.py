@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 from absl import flags
 from tqdm import tqdm
 
@@ -305,6 +306,9 @@ def _about(solver: Solver | None, sampled: bool) -> dict[str, Any]:
   about = {
     "max_length": model.max_length,
     "method": model.method,
+    "dtype": sorted(
+      {str(x.dtype) for x in jax.tree.leaves(dict(model.denoiser.params))}
+    ),
     "config": dict(model.about),
   }
   training = model.about.get("training")
