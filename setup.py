@@ -88,6 +88,7 @@ setup(
     "watch": WATCH,
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
+    "math": ["math-verify[antlr4_13_2]>=0.9"],
     "mauve": ["mauve-text>=0.4"],
     # What the authors' public code needs to run beside ours.
     "peers": ["torch>=2.6", "einops>=0.8", "omegaconf>=2.3"],

@@ -3,27 +3,32 @@
   python -m experiments.evaluate --workdir=DIR --task=maze --out=FILE.json
   python -m experiments.evaluate --workdir=DIR --task=generative_perplexity \
     --scorer=gpt2-large --mauve --plots=DIR --out=FILE.json
+  python -m experiments.evaluate --workdir=DIR --task=infill \
+    --rows=HumanEval-SingleLineInfilling.jsonl.gz --out=FILE.json
 
-Tasks, and the flags of their options, stand in `experiments/common`.
+The tasks gsm8k, infill and humaneval take every folder that `fm.load` takes;
+the others a work directory of a run. Tasks, and the flags of their options,
+stand in `experiments/common`.
 """
 
-import dataclasses
 import json
-import time
 
 from absl import flags
 
-from experiments.common import cli, evaluations
+from experiments.common import cli, evaluations, problems
 from flexmdm_jax import files
-from flexmdm_jax.evaluation.evaluation import evaluate
-from flexmdm_jax.runs import Run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_TASKS = (*evaluations.TASKS, *problems.TASKS)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory of the run, or folder of the model."
+)
 _TASK = flags.DEFINE_string(
-  "task", None, f"What to measure: {', '.join(evaluations.TASKS)}."
+  "task", None, f"What to measure: {', '.join(_TASKS)}."
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
-_NUM = cli.count("num", 1000, "Held-out records, or samples.")
+_NUM = cli.count(
+  "num", None, "Held-out records, or samples; by default 1000, of --rows all."
+)
 _SPLIT = flags.DEFINE_string(
   "split",
   "test",
@@ -40,46 +45,34 @@ _PATH = flags.DEFINE_string(
 _BATCH = cli.count("batch_size", 64, "Rows at once.")
 _SEED = cli.seed("Seed of all that is random.")
 _unless_forced = cli.force()
-flags.mark_flags_as_required(["workdir", "task", "out"])
+flags.mark_flags_as_required(["task", "out"])
 flags.adopt_module_key_flags(evaluations)
+flags.adopt_module_key_flags(problems)
 
 
 def main(_):
+  task = _TASK.value
+  cli.require_known("task", [task], _TASKS)
   files.require_writable(_OUT.value)
-  plots, samples = flags.FLAGS.plots, flags.FLAGS.samples
-  if plots is not None:
-    files.require_writable_folder(plots)
-  run = Run.from_workdir(_WORKDIR.value).with_path(_PATH.value)
-  if _STEPS.value is not None:
-    run = run.with_sampler(steps=_STEPS.value)
-  _unless_forced(lambda: run.require_memory_to_sample(_NUM.value, _BATCH.value))
-  evaluation = evaluations.make_evaluation(_TASK.value)
-  step = denoiser = None
-  if samples is None:
-    step, denoiser = run.restore(_WORKDIR.value)
-  begin = time.perf_counter()
-  result = evaluate(
-    evaluation,
-    run,
-    denoiser,
+  options = evaluations.Options(
+    workdir=_WORKDIR.value,
+    out=_OUT.value,
     num=_NUM.value,
     split=_SPLIT.value,
+    steps=_STEPS.value,
+    path=_PATH.value,
     seed=_SEED.value,
     batch_size=_BATCH.value,
+    unless_forced=_unless_forced,
   )
-  result = {
-    "task": _TASK.value,
-    **result,
-    "seconds": time.perf_counter() - begin,
-    "train_steps": step,
-    "samples_file": samples,
-    "sampler": dataclasses.asdict(run.sampler) if denoiser else None,
-    "path": run.path.to_config(),
-    "config": run.config,
-    "versions": files.versions(),
-  }
+  if task in problems.TASKS:
+    result = problems.evaluate(task, options, flags.FLAGS.samples)
+  else:
+    problems.refuse_flags(task)
+    result = evaluations.evaluate_run(task, options)
   files.write_json(_OUT.value, result)
-  print(json.dumps({k: v for k, v in result.items() if k != "config"}))
+  shown = {k: v for k, v in result.items() if k not in ("config", "settings")}
+  print(json.dumps(shown))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,30 @@ def versions() -> dict[str, str]:
     **found,
     "device": jax.devices()[0].device_kind,
   }
+
+
+def git_commit() -> str | None:
+  """Returns the commit of the checkout that holds this package.
+
+  Returns:
+    Its hash, with "+changes" where tracked files differ; None outside of a
+    checkout of this project.
+  """
+  root = pathlib.Path(__file__).resolve().parents[1]
+  if not (root / ".git").exists():
+    return None
+
+  def git(*words):
+    command = ["git", "-C", str(root), *words]
+    return subprocess.run(
+      command, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+  try:
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+  except (OSError, subprocess.SubprocessError):
+    return None
 
 
 def write_json(path: str | pathlib.Path, result: Mapping[str, Any]) -> None:

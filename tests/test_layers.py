@@ -103,6 +103,7 @@ TESTED_IN = {
     "evaluation/lengths",
     "evaluation/samples",
   ],
+  "evaluation/test_infilling.py": ["evaluation/judge"],
   "evaluation/test_maze_methods.py": [
     "evaluation/likelihood",
     "evaluation/maze",

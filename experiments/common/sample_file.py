@@ -23,7 +23,6 @@ from flexmdm_jax.errors import InputError, first_line
 from flexmdm_jax.inference import Generation, Model, Preset
 from flexmdm_jax.reading import open_file, parse_json, require_keys
 
-_PLACE = {"row": int, "sample": int}
 _BEGINNING = b'{"settings": {'
 _OWN = ("row", "sample", "tokens", "text", "filled", "truncated", "calls")
 
@@ -32,15 +31,21 @@ class SampleFile(contextlib.AbstractContextManager):
   """A file of samples that is being written.
 
   Attributes:
-    lines: the lines that are there, by (row, sample).
+    lines: the lines that are there, by their places.
   """
 
-  def __init__(self, path: str | pathlib.Path, settings: Mapping[str, Any]):
+  def __init__(
+    self,
+    path: str | pathlib.Path,
+    settings: Mapping[str, Any],
+    place: Sequence[str] = ("row", "sample"),
+  ):
     """Begins a file, or goes on with one.
 
     Args:
       path: the file to be.
       settings: all that decides the samples, JSON-ready.
+      place: keys of a line, of whole numbers, that are its place in the file.
 
     Raises:
       InputError: what is there was begun with other settings, is damaged, or
@@ -48,7 +53,8 @@ class SampleFile(contextlib.AbstractContextManager):
     """
     self.path = pathlib.Path(path)
     self._partial = self.path.with_name(self.path.name + ".partial")
-    self.lines: dict[tuple[int, int], str] = {}
+    self._place = dict.fromkeys(place, int)
+    self.lines: dict[tuple[int, ...], str] = {}
     if self._partial.exists():
       open_file(self._partial, "remove it, or choose another name").close()
     with self._clear_errors():
@@ -60,8 +66,8 @@ class SampleFile(contextlib.AbstractContextManager):
       self._file.close()
       raise
 
-  def write(self, lines: Mapping[tuple[int, int], Mapping[str, Any]]) -> None:
-    """Writes lines by (row, sample).
+  def write(self, lines: Mapping[tuple[int, ...], Mapping[str, Any]]) -> None:
+    """Writes lines by their places.
 
     Raises:
       InputError: the disk is full.
@@ -115,7 +121,7 @@ class SampleFile(contextlib.AbstractContextManager):
     for number, line in enumerate(whole, 1):
       try:
         row = parse_json(line)
-        require_keys(row, _PLACE if number > 1 else {"settings": dict})
+        require_keys(row, self._place if number > 1 else {"settings": dict})
       except ValueError as error:
         raise InputError(
           f"cannot go on with {self._partial} (line {number}:"
@@ -125,7 +131,8 @@ class SampleFile(contextlib.AbstractContextManager):
       if number == 1:
         self._require_same(row["settings"], now)
       else:
-        self.lines[row["row"], row["sample"]] = line.decode().rstrip("\n")
+        place = tuple(row[key] for key in self._place)
+        self.lines[place] = line.decode().rstrip("\n")
 
   def _require_same(
     self, there: Mapping[str, Any], now: Mapping[str, Any]

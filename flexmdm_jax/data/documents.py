@@ -106,15 +106,20 @@ class Files(Source):
 
   def rows(self, skipped: Skipped) -> Iterator[dict[str, Any]]:
     """Yields the objects of all files; lines that hold none are counted."""
+    for _, _, row, fault in self.numbered():
+      if fault:
+        skipped[fault] += 1
+      else:
+        yield row
+
+  def numbered(
+    self,
+  ) -> Iterator[tuple[pathlib.Path, int, dict[str, Any], str | None]]:
+    """Yields of each line its file, number, object and fault; no blank ones."""
     for path in self.paths:
-      for line in _lines(path):
-        if line is not None and not line.strip():
-          continue
-        row, fault = _read_line(line)
-        if fault:
-          skipped[fault] += 1
-        else:
-          yield row
+      for number, line in enumerate(_lines(path), 1):
+        if line is None or line.strip():
+          yield path, number, *_read_line(line)
 
 
 def _lines(path: pathlib.Path) -> Iterator[bytes | None]:
