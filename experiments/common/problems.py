@@ -38,6 +38,7 @@ from flexmdm_jax.evaluation.solving import (
   summary,
 )
 from flexmdm_jax.runs import Run
+from flexmdm_jax.tasks.finetune.formats import Cut
 
 TASKS = ("gsm8k", "infill", "humaneval")
 # Names of `data.name` in configs, by the task that their rows are of.
@@ -346,7 +347,9 @@ def _judge(task: str, run: Run | None) -> Judge:
   if run is None:
     return Infilling(limits)
   data = run.config["data"]
-  return Infilling(limits, data["text_key"], data["holes"])
+  # A run may have been trained on several holes: here each is scored alone.
+  cut = Cut(data["holes"], at=data.get("cut", "span"))
+  return Infilling(limits, data["text_key"], cut)
 
 
 def _require(judge: Judge) -> None:

@@ -76,7 +76,7 @@ class WordProblems(Judge):
     parts = gsm8k_parts(row)
     if not parts or not result:
       raise ValueError("'answer' has no result behind ####")
-    return [WordProblem(row_id(row, name), question, parts[0].hole, result)]
+    return [WordProblem(row_id(row, name), question, parts[0].holes[0], result)]
 
   def given(self, problem):
     return Given(problem.question + "\n")

@@ -3,10 +3,11 @@
 import dataclasses
 from typing import NamedTuple
 
+from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.judge import Given, Judge, row_id, text_of
 from flexmdm_jax.evaluation.programs import Limits, check_call
 from flexmdm_jax.metrics.edit_similarity import edit_similarity
-from flexmdm_jax.tasks.finetune.formats import BOUNDARY, code_parts
+from flexmdm_jax.tasks.finetune.formats import BOUNDARY, Cut, code_parts
 
 
 class Hole(NamedTuple):
@@ -57,26 +58,36 @@ class Infilling(Judge):
   Attributes:
     limits: limits of the programs.
     text_key: key of a text of code.
-    holes: holes of a text of code.
+    cut: how holes are cut into a text of code: problems have one hole each.
+
+  Raises:
+    InputError: problems would have several holes.
   """
 
   limits: Limits = dataclasses.field(default_factory=Limits)
   text_key: str = "code"
-  holes: int = 1
+  cut: Cut = dataclasses.field(default_factory=Cut)
+
+  def __post_init__(self):
+    if self.cut.most_holes != 1:
+      raise InputError(
+        f"most_holes={self.cut.most_holes} of a problem must be 1: holes are"
+        " scored one by one."
+      )
 
   def problems(self, row, name):
     name = row_id(row, name)
     if "canonical_solution" not in row:
       text_of(row, self.text_key)
-      parts = code_parts(row, self.text_key, self.holes)
+      parts = code_parts(row, self.text_key, self.cut)
       return [
         Hole(
-          name if self.holes == 1 else f"{name}#{k}",
+          name if self.cut.examples == 1 else f"{name}#{k}",
           prefix.removesuffix(BOUNDARY),
           hole,
           suffix.removeprefix(BOUNDARY),
         )
-        for k, (prefix, hole, suffix) in enumerate(parts)
+        for k, ((prefix, suffix), (hole,)) in enumerate(parts)
       ]
     tests = ""
     if "test" in row:

@@ -11,10 +11,9 @@ from flexmdm_jax.data.chat import encode_chat
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.judge import Judge, Problem
 from flexmdm_jax.evaluation.problems import ProblemSet
-from flexmdm_jax.inference import Generation, Model, Preset
+from flexmdm_jax.inference import Model, Preset
 from flexmdm_jax.inference.model import Request
 from flexmdm_jax.metrics.pass_at_k import mean_and_stderr, pass_at_k
-from flexmdm_jax.rows import until_pad
 from flexmdm_jax.schema import Range, require_value
 from flexmdm_jax.tasks.finetune.formats import BOUNDARY
 
@@ -101,7 +100,8 @@ class Solver:
     chat: whether what it is given is put into its chat template.
     boundary: whether the text stands on both sides of a hole that a fine-tuning
       on code puts there; None where the model is of such a run.
-    hole_tokens: number of tokens that a model of a fixed length fills.
+    hole_tokens: number of tokens that a model of a fixed length fills; None
+      after a prompt is all the room that there is.
 
   Raises:
     InputError: the model has no tokenizer, or a setting does not suit it.
@@ -126,11 +126,6 @@ class Solver:
         "hole_tokens is of a model of a fixed length, but this one's method is"
         f" {self.model.method}, which decides the length itself: leave it out."
       )
-    if self.model.method == "mdm" and self.hole_tokens is None:
-      raise InputError(
-        "this model's length is fixed (method mdm), so it cannot decide how"
-        " long an answer is: give hole_tokens, as oracle, x1.5 or a number."
-      )
 
   def prepare(self, found: ProblemSet) -> dict[int, Ready]:
     """Makes the requests of the problems that fit the model.
@@ -153,6 +148,11 @@ class Solver:
         raise InputError(
           "this model reads from left to right (method autoregressive), and"
           " fills no holes: give a FlexMDM, or an MDM."
+        )
+      if suffixed and self.model.method == "mdm" and self.hole_tokens is None:
+        raise InputError(
+          "this model's lengths are fixed (method mdm), so it cannot decide how"
+          " long a hole is: give hole_tokens, as oracle, x1.5 or a number."
         )
       if suffixed and self.chat:
         raise InputError("chat is of prompts, but these rows have holes.")
@@ -208,7 +208,9 @@ class Solver:
       done = []
       for number, sample in batch:
         place, i = divmod(number, n)
-        open_[place][i] = self._answer(ready[place], sample)
+        open_[place][i] = Answer(
+          sample.filled[0], sample.truncated, sample.calls
+        )
         if len(open_[place]) == n:
           found = open_.pop(place)
           done.append((place, [found[i] for i in range(n)]))
@@ -250,14 +252,6 @@ class Solver:
     else:
       made = model.requests(n, infills=[(prefix, suffix)])
     return Ready(made[0], before, after)
-
-  def _answer(self, ready: Ready, sample: Generation) -> Answer:
-    text = sample.filled[0]
-    if self.hole_tokens is not None:
-      end = len(sample.tokens) - ready.after
-      hole = sample.tokens[ready.before : end]
-      text = self.model.decode(until_pad(hole, self.model.vocab.pad))
-    return Answer(text, sample.truncated, sample.calls)
 
 
 def scored_lines(

@@ -49,7 +49,7 @@ def test_without_tests_nothing_passes_or_fails():
 
 def test_a_text_of_code_has_the_holes_of_a_fine_tuning():
   code = "def f(x):\n  return x\n"
-  judge = Infilling(holes=3)
+  judge = Infilling(cut=Cut(3))
   holes = judge.problems({"code": code}, "a:1")
   assert [hole.id for hole in holes] == ["a:1#0", "a:1#1", "a:1#2"]
   for found in holes:
