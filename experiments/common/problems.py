@@ -8,6 +8,7 @@ goes on from there.
 
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import pathlib
 import sys
@@ -156,6 +157,8 @@ class Job:
       **judge,
       **{f"program_{name}": value for name, value in limits.items()},
     }
+    if self.task == "gsm8k":
+      found["math-verify"] = importlib.metadata.version("math-verify")
     if self.given is not None:
       found["samples"] = f"hash {problems.answers_digest(self.given)}"
     if self.solver is None:
