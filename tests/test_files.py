@@ -27,3 +27,13 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     files.require_writable_folder(path / "plots")
   with pytest.raises(InputError, match=r"cannot write .*c\.json"):
     files.write_text(path / "c.json", "")
+
+
+def test_the_commit_is_that_of_our_own_checkout_alone(tmp_path, monkeypatch):
+  commit = files.git_commit()
+  assert commit is None or len(commit.removesuffix("+changes")) == 40
+  (tmp_path / ".git").mkdir()  # no repository
+  monkeypatch.setattr(files, "__file__", str(tmp_path / "package/files.py"))
+  assert files.git_commit() is None
+  monkeypatch.setattr(files, "__file__", str(tmp_path / "a/b/files.py"))
+  assert files.git_commit() is None

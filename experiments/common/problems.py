@@ -7,6 +7,8 @@ goes on from there.
 """
 
 import dataclasses
+import functools
+import importlib.metadata
 import json
 import pathlib
 import sys
@@ -43,6 +45,8 @@ from flexmdm_jax.tasks.finetune.formats import Cut
 TASKS = ("gsm8k", "infill", "humaneval")
 # Names of `data.name` in configs, by the task that their rows are of.
 _DATA = {"gsm8k": "gsm8k", "infill": "code"}
+# Reasons for which rows are left out.
+_LEFT_OUT = ("malformed", "too_long", "unanswered")
 # Given answers that are judged between two writes.
 _CHUNK = 64
 
@@ -140,6 +144,7 @@ class Job:
   ready: Mapping[int, Ready] | None
   given: Mapping[int, list[str]] | None
 
+  @functools.cached_property
   def settings(self) -> dict[str, Any]:
     """Lists all that decides the lines of rows, JSON-ready."""
     judge = dataclasses.asdict(self.found.judge)
@@ -153,6 +158,8 @@ class Job:
       **judge,
       **{f"program_{name}": value for name, value in limits.items()},
     }
+    if self.task == "gsm8k":
+      found["math-verify"] = importlib.metadata.version("math-verify")
     if self.given is not None:
       found["samples"] = f"hash {problems.answers_digest(self.given)}"
     if self.solver is None:
@@ -190,8 +197,7 @@ class Job:
       chosen = [i for i in chosen if some is None or i in some]
     if not chosen:
       raise InputError("no row both fits the model and has texts to judge.")
-    settings = json.loads(json.dumps(self.settings(), default=str))
-    with sample_file.SampleFile(path, settings, ("row",)) as file:
+    with sample_file.SampleFile(path, self.settings, ("row",)) as file:
       left = [i for i in chosen if (i,) not in file.lines]
       n = self.samples_per_row
       with tqdm(
@@ -288,15 +294,19 @@ def evaluate(
     "seconds": time.perf_counter() - begin,
     "seed": options.seed,
     "commit": files.git_commit(),
-    "rows_file": _ROWS.value,
+    "rows_file": _names(_ROWS.value),
     "samples_file": samples,
-    "settings": job.settings(),
+    "settings": job.settings,
     **_about(solver, given is None),
     "versions": files.versions(),
   }
 
 
-_LEFT_OUT = ("malformed", "too_long", "unanswered")
+def _names(patterns: str | None) -> str | None:
+  """Takes the names of files without their folders, which tell of a machine."""
+  if patterns is None:
+    return None
+  return ",".join(pathlib.Path(x.strip()).name for x in patterns.split(","))
 
 
 def _about(solver: Solver | None, sampled: bool) -> dict[str, Any]:

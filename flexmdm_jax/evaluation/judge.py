@@ -17,11 +17,11 @@ class Problem(Protocol):
 
   Attributes:
     id: name that no other problem of the same rows has.
-    solution: text that solves it.
+    solution: text that solves it; None where none is known.
   """
 
   id: str
-  solution: str
+  solution: str | None
 
 
 class Score(Protocol):

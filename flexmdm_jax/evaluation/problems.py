@@ -129,7 +129,7 @@ def given_answers(
     return {i: [""] * samples_per_row for i in range(len(problems))}
   if source == "reference":
     for problem in problems:
-      if not problem.solution:
+      if problem.solution is None:
         raise InputError(
           f"row {problem.id} has no reference solution: give texts."
         )

@@ -91,7 +91,7 @@ class Program(NamedTuple):
   Attributes:
     id: name that no other has.
     prompt: the text to continue.
-    solution: reference solution; empty if there is none.
+    solution: reference solution; None if there is none.
     before: code that stands before a completion.
     tests: code that stands behind it, and raises where it is wrong.
     stops: texts before the first of which a completion ends.
@@ -99,7 +99,7 @@ class Program(NamedTuple):
 
   id: str
   prompt: str
-  solution: str
+  solution: str | None
   before: str
   tests: str
   stops: tuple[str, ...]
@@ -184,9 +184,9 @@ def _humaneval(row, name):
   entry_point = text("entry_point")
   if not entry_point.isidentifier():
     raise ValueError(f"'entry_point' is {entry_point!r:.40}, no name")
-  solution = row.get("canonical_solution", "")
-  if solution:
-    text("canonical_solution")
+  solution = None
+  if "canonical_solution" in row:
+    solution = text("canonical_solution")
   prompt = text("prompt")
   return Program(
     id=name,
@@ -211,7 +211,7 @@ def _mbpp(row, name):
   imports = row.get("test_imports", [])
   if not isinstance(setup, str) or not isinstance(imports, list):
     raise ValueError("'test_setup_code' must be a text, 'test_imports' a list")
-  code = text_of(row, "code") if "code" in row else ""
+  code = text_of(row, "code") if "code" in row else None
   before = "\n".join([*map(str, imports), setup]).strip()
   return Program(
     id=name,

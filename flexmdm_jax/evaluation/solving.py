@@ -160,7 +160,7 @@ class Solver:
       try:
         prefix = self._prefix(given.prefix + edge)
         suffix = self.model.encode(edge + (given.suffix or ""))
-        hole = len(self.model.encode(problem.solution))
+        hole = len(self.model.encode(problem.solution or ""))
       except InputError as error:
         found.refuse(f"row {problem.id}", error)
         continue

@@ -11,8 +11,10 @@ from flexmdm_jax.evaluation.problems import (
   ProblemSet,
   file_rows,
   given_answers,
+  plain_rows,
   require_ks,
 )
+from flexmdm_jax.evaluation.programs import Programs
 
 ROWS = [
   {"prompt": "a = ", "canonical_solution": "1", "suffix": "\n"},
@@ -83,10 +85,11 @@ def test_answers_are_found_by_id(tmp_path):
   assert given_answers(found, path, 2) == {1: ["x", "y"]}
   assert found.left_out["unanswered"] == 1
   assert given_answers(found, "empty", 1) == {0: [""], 1: [""]}
-  with pytest.raises(InputError, match="row b has no reference"):
-    given_answers(found, "reference", 1)
-  del found.problems[1]
-  assert given_answers(found, "reference", 2) == {0: ["1", "1"]}
+  assert given_answers(found, "reference", 2) == {0: ["1"] * 2, 1: [""] * 2}
+  row = {"prompt": "a", "test": "b", "entry_point": "c"}
+  unsolved = ProblemSet(Programs(), plain_rows([(7, row)]))
+  with pytest.raises(InputError, match="row 7 has no reference"):
+    given_answers(unsolved, "reference", 1)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_text_that_holds_the_mask_stops_or_is_skipped(model, monkeypatch):
   def encode(self, text):
     if "M" in text:
       raise InputError("the text holds the mask: remove it.")
-    return TOKENIZER.encode(text)
+    return TOKENIZER.encode(text) if isinstance(text, str) else text
 
   monkeypatch.setattr(Model, "encode", encode)
   rows = [("aM", "1", ""), ("a", "1", "")]
