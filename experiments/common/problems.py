@@ -34,11 +34,11 @@ from flexmdm_jax.evaluation.programs import Limits, Programs
 from flexmdm_jax.evaluation.solving import (
   Answer,
   HoleTokens,
-  Ready,
   Solver,
   scored_lines,
   summary,
 )
+from flexmdm_jax.inference.model import Request
 from flexmdm_jax.runs import Run
 from flexmdm_jax.tasks.finetune.formats import Cut
 
@@ -141,7 +141,7 @@ class Job:
   samples_per_row: int
   seed: int
   solver: Solver | None
-  ready: Mapping[int, Ready] | None
+  ready: Mapping[int, Request] | None
   given: Mapping[int, list[str]] | None
 
   @functools.cached_property

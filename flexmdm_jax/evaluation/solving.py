@@ -61,20 +61,6 @@ class HoleTokens:
     return max(1, math.floor(self.times * solution + 0.5))
 
 
-class Ready(NamedTuple):
-  """A problem that fits the model.
-
-  Attributes:
-    request: what a sample of it is made from.
-    before: tokens before what the model writes.
-    after: tokens behind it.
-  """
-
-  request: Request
-  before: int
-  after: int
-
-
 class Answer(NamedTuple):
   """What was written for a problem.
 
@@ -127,7 +113,7 @@ class Solver:
         f" {self.model.method}, which decides the length itself: leave it out."
       )
 
-  def prepare(self, found: ProblemSet) -> dict[int, Ready]:
+  def prepare(self, found: ProblemSet) -> dict[int, Request]:
     """Makes the requests of the problems that fit the model.
 
     A problem fits if there is room for what is given, and for the reference
@@ -177,7 +163,7 @@ class Solver:
     return ready
 
   def answers(
-    self, ready: Mapping[int, Ready], *, seed: int = 0, batch_size: int = 64
+    self, ready: Mapping[int, Request], *, seed: int = 0, batch_size: int = 64
   ) -> Iterator[list[tuple[int, list[Answer]]]]:
     """Samples answers batch by batch.
 
@@ -199,7 +185,7 @@ class Solver:
     n = self.samples_per_row
     open_ = defaultdict(dict)
     for batch in self.model.stream(
-      [one.request for one in ready.values() for _ in range(n)],
+      [request for request in ready.values() for _ in range(n)],
       self.way,
       seed=seed,
       places=[place * n + i for place in ready for i in range(n)],
@@ -232,10 +218,9 @@ class Solver:
 
   def _fit(
     self, prefix: list[int], suffix: list[int] | None, hole: int
-  ) -> Ready | None:
+  ) -> Request | None:
     """Makes the request of a problem; None if it has too many tokens."""
-    model, n = self.model, 1
-    form = model.form
+    model, form = self.model, self.model.form
     between = form.after if suffix is None else ()
     before = len(form.before) + len(prefix) + len(between)
     after = len(suffix or ())
@@ -246,12 +231,12 @@ class Solver:
       return None
     if self.hole_tokens is not None:
       parts = ([*prefix, *between], suffix or [])
-      made = model.requests(n, infills=[parts], hole_tokens=[hole])
+      made = model.requests(infills=[parts], hole_tokens=[hole])
     elif suffix is None:
-      made = model.requests(n, prompts=[prefix])
+      made = model.requests(prompts=[prefix])
     else:
-      made = model.requests(n, infills=[(prefix, suffix)])
-    return Ready(made[0], before, after)
+      made = model.requests(infills=[(prefix, suffix)])
+    return made[0]
 
 
 def scored_lines(

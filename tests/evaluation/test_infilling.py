@@ -4,6 +4,7 @@ import pytest
 
 from flexmdm_jax.evaluation.infilling import Infilling
 from flexmdm_jax.evaluation.programs import Limits
+from flexmdm_jax.tasks.finetune.formats import Cut
 
 ROW = {
   "task_id": "double",

@@ -16,9 +16,9 @@ from flexmdm_jax.evaluation.solving import (
   scored_lines,
   summary,
 )
-from flexmdm_jax.inference import Generation, Model, PromptForm
-from flexmdm_jax.inference.model import Request
+from flexmdm_jax.inference import Model, PromptForm
 from flexmdm_jax.tasks.finetune.formats import BOUNDARY
+from tests.inference import tiny
 from tests.tiny_model import L, tiny_model
 
 TOKENIZER = CharTokenizer("ab=1 \n")
@@ -88,8 +88,8 @@ def test_models_that_cannot_are_refused(model):
   causal = dataclasses.replace(model, method="autoregressive")
   with pytest.raises(InputError, match="no tokenizer"):
     Solver(dataclasses.replace(model, tokenizer=None), way)
-  with pytest.raises(InputError, match="cannot decide how long an answer is"):
-    Solver(fixed, way)
+  with pytest.raises(InputError, match="cannot decide how long a hole is"):
+    Solver(fixed, way).prepare(holes(("a", "b", "")))
   with pytest.raises(InputError, match="which decides the length itself"):
     Solver(model, way, hole_tokens=HoleTokens.parse("8"))
   with pytest.raises(InputError, match="fills no holes"):
@@ -110,67 +110,41 @@ def test_a_model_of_code_is_shown_boundaries(model):
   ]:
     solver = Solver(one, model.way(), boundary=boundary)
     if not shown:
-      (ready,) = solver.prepare(holes(("a", "b", "1"))).values()
-      assert (ready.before, ready.after) == (1, 1)
+      (request,) = solver.prepare(holes(("a", "b", "1"))).values()
+      assert (request.start.length, request.cuts) == (2, (1,))
     else:  # they are longer than this model
       assert len(BOUNDARY) > L
       with pytest.raises(InputError, match="no row fits"):
         solver.prepare(holes(("a", "b", "1")))
 
 
-class FixedModel:
-  """Model of a fixed length: fills a hole with its request's tokens."""
-
-  method, tokenizer, vocab = "mdm", TOKENIZER, TOKENIZER.vocab
-  max_length, form, about, sampler = L, PromptForm(), {}, None
-  encode = staticmethod(TOKENIZER.encode)
-  decode = staticmethod(TOKENIZER.decode)
-
-  def __init__(self):
-    self.asked = []
-
-  def requests(self, n, *, infills, hole_tokens):
-    self.asked += zip(infills, hole_tokens, strict=True)
-    return [Request(parts, (len(parts[0]),)) for parts in infills]
-
-  def stream(self, requests, way, *, seed, places, batch_size):
-    for place, request in zip(places, requests, strict=True):
-      before, after = request.start
-      (hole,) = (n for parts, n in self.asked if parts is request.start)
-      filled = [*TOKENIZER.encode("1"), *[PAD] * (hole - 2), 0][:hole]
-      tokens = [*before, *filled, *after]
-      yield [(place, Generation(None, tokens, False, 4, [None]))]
-
-
 @pytest.mark.parametrize(
   ("text", "numbers"), [("oracle", [1, 4]), ("x1.5", [2, 6]), ("3", [3, 3])]
 )
 def test_a_fixed_length_model_fills_so_many_tokens(text, numbers):
-  model = FixedModel()
-  solver = Solver(model, None, 2, hole_tokens=HoleTokens.parse(text))
-  found = holes(("a", "b", "="), ("aa", "b" * 4, "b="), ("a" * 8, "b" * 8, ""))
-  if text == "3":
-    del found.problems[2]
+  model = tiny.model("mdm")
+  found = holes(("a", "b", "c"), ("aa", "b" * 4, "bc"), ("a" * 8, "b" * 8, ""))
+  solver = Solver(model, model.way(), 2, hole_tokens=HoleTokens.parse(text))
   ready = solver.prepare(found)
-  assert [number for _, number in model.asked][:2] == numbers
-  answers = collect(solver.answers({i: ready[i] for i in (0, 1)}))
-  for place in (0, 1):
-    # What stands behind the first pad is cut.
-    assert [x.text for x in answers[place]] == [
-      "1" if numbers[place] > 2 else "1 "[: numbers[place]].replace(" ", "\n")
-    ] * 2
+  assert ready.keys() == ({0, 1, 2} if text == "3" else {0, 1})
+  for place, number in enumerate(numbers):
+    masks = ready[place].start.tokens == model.vocab.mask
+    assert masks.sum() == number
+  answers = collect(solver.answers(ready))
+  for place, number in enumerate(numbers):
+    assert all(len(answer.text) <= number for answer in answers[place])
 
 
-def test_a_fixed_length_model_continues_a_prompt_as_a_hole():
-  model = FixedModel()
-  model.form = PromptForm((BEGIN,), (PAD,))
+def test_a_fixed_length_model_has_all_the_room_after_a_prompt():
+  model = tiny.model("mdm")
   row = {"prompt": "a", "entry_point": "a", "test": "1"}
   found = ProblemSet(Programs(), plain_rows([(0, row)]))
-  solver = Solver(model, None, hole_tokens=HoleTokens.parse("3"))
-  ready = solver.prepare(found)
-  a = TOKENIZER.encode("a")
-  assert model.asked == [(([*a, PAD], []), 3)]
-  assert ready[0].before == 3
+  for text, number in (("3", 3), (None, model.max_length - 1)):
+    solver = Solver(
+      model, model.way(), hole_tokens=text and HoleTokens.parse(text)
+    )
+    start = solver.prepare(found)[0].start
+    assert (start.tokens == model.vocab.mask).sum() == number
 
 
 @pytest.mark.parametrize("text", ["", "x", "x0", "0", "-1", "1.5", "oracle2"])
