@@ -37,13 +37,19 @@ format: $(VENV)/installed
 	$(VENV)/bin/ruff format .
 
 # The site, in build/docs; a broken link or a missing name fails.
-.PHONY: docs figures
+.PHONY: docs figures notebooks
 docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # The pictures of the pages.
 figures: quickstart
 	cp build/quickstart/mazes.png docs/images/mazes.png
+
+# The notebooks of experiments/colab with their outputs; SETTINGS=full for those
+# that a reader gets, in an hour of two CPU cores.
+SETTINGS ?= tiny
+notebooks: $(VENV)/installed
+	$(RUN) -m experiments.notebooks --settings=$(SETTINGS)
 
 # The tables of docs/results.md; each run resumes where it stopped.
 maze_table: $(VENV)/installed

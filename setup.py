@@ -34,6 +34,13 @@ TEXT = [
 ]
 PLOTS = ["matplotlib>=3.9"]
 WATCH = ["rich>=13"]
+NOTEBOOKS = [
+  *PLOTS,
+  "ipykernel>=6",
+  "ipywidgets>=8",
+  "jupytext>=1.16",
+  "nbclient>=0.10",
+]
 README = HERE / "README.md"
 PAPER = "https://arxiv.org/abs/2509.01025"
 
@@ -83,6 +90,7 @@ setup(
     "tpu": ["jax[tpu]"],
     "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
     "eval": ["lm-eval==0.4.13"],  # its interface changes between versions
+    "notebooks": NOTEBOOKS,
     "plots": PLOTS,
     "text": TEXT,
     "watch": WATCH,
@@ -93,7 +101,7 @@ setup(
     # What the authors' public code needs to run beside ours.
     "peers": ["torch>=2.6", "einops>=0.8", "omegaconf>=2.3"],
     "dev": [
-      *PLOTS,
+      *NOTEBOOKS,
       *TEXT,
       *WATCH,
       "beartype>=0.20",

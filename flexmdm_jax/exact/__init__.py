@@ -12,7 +12,7 @@ from flexmdm_jax.exact.quality import (
   law_distance,
   sampler_quality,
 )
-from flexmdm_jax.exact.short import ShortLaw
+from flexmdm_jax.exact.short import ShortLaw, token_shares
 
 __all__ = [
   "HiddenMarkovLaw",
@@ -23,4 +23,5 @@ __all__ = [
   "law_distance",
   "markov_law",
   "sampler_quality",
+  "token_shares",
 ]

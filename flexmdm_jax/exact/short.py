@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flexmdm_jax.errors import InputError
-from flexmdm_jax.prediction import Prediction
+from flexmdm_jax.interpolant import JointInterpolant
+from flexmdm_jax.prediction import Prediction, rates
 from flexmdm_jax.schedules import Schedule
 from flexmdm_jax.vocab import Vocab
 
@@ -124,6 +125,26 @@ class ShortDenoiser:
       log_gaps=jnp.log(gaps @ number),
       gap_logits=jnp.log(gaps) if self.gap_law else None,
     )
+
+
+def token_shares(
+  interpolant: JointInterpolant, t: float
+) -> tuple[float, float, float]:
+  """Computes the probabilities that a token is absent, a mask and clean.
+
+  By quadrature over the time of its insertion, to some 1e-6.
+
+  Args:
+    interpolant: the schedules.
+    t: the time, in [0, 1].
+  """
+  inserted = float(interpolant.insertion.alpha(t))
+  x, weight = np.polynomial.legendre.leggauss(40)
+  # Evenly in alpha: with `a` its insertion is at the time inverse(a).
+  born = interpolant.insertion.inverse(jnp.asarray(inserted * (x + 1) / 2))
+  revealed = interpolant.unmasking.jump(born, jnp.full(born.shape, t))
+  clean = inserted * float(weight @ np.asarray(revealed, np.float64)) / 2
+  return 1 - inserted, inserted - clean, clean
 
 
 class ShortLaw:
@@ -243,6 +264,43 @@ class ShortLaw:
       weight = absent**e.absent * masked**e.masked * clean**e.clean
       p[self.index[e.state]] += e.item.probability * weight
     return p
+
+  def generator(self, interpolant: JointInterpolant, t: float) -> np.ndarray:
+    """Computes the exact rates f64[S, S] from each of `states` to each other.
+
+    Row i has the rates at which state i is left at time t, and minus their sum
+    on the diagonal: a state's probability flows along them, and none is lost.
+
+    Args:
+      interpolant: the schedules.
+      t: the time, in [0, 1).
+
+    Raises:
+      InputError: t is not in [0, 1), or the law has frozen tokens.
+    """
+    if not 0 <= t < 1:
+      raise InputError(f"t={t} must be in [0, 1): rates have no end at 1.")
+    if any(any(item.frozen) for item in self.items):
+      raise InputError(
+        "this law has frozen tokens: which of a state's tokens they are is not"
+        " known, and so not its rates."
+      )
+    tokens, length = map(jnp.asarray, self.pack(self.states))
+    time = jnp.full(length.shape, t, jnp.float32)
+    prediction = self.denoiser(interpolant.insertion)(tokens, length, time)
+    found = jax.vmap(rates, (0, 0, 0, 0, None, None))(
+      prediction, tokens, length, time, interpolant, self.vocab
+    )
+    unmask, insert = (np.asarray(x, np.float64) for x in found)
+    q = np.zeros((len(self.states), len(self.states)))
+    for i, state in enumerate(self.states):
+      for j, token in zip(*np.nonzero(unmask[i]), strict=True):
+        target = (*state[:j], int(token), *state[j + 1 :])
+        q[i, self.index[target]] += unmask[i, j, token]
+      for j in np.flatnonzero(insert[i]):
+        target = (*state[:j], self.vocab.mask, *state[j:])
+        q[i, self.index[target]] += insert[i, j]
+    return q - np.diag(q.sum(axis=1))
 
   def denoiser(
     self, insertion: Schedule, gap_law: bool = False, one_time: bool = False

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from flexmdm_jax.exact import KnownLaw, ShortLaw, short
+from flexmdm_jax.errors import InputError
+from flexmdm_jax.exact import KnownLaw, ShortLaw, short, token_shares
 from flexmdm_jax.schedules import Linear
 from tests import stats
 from tests.laws import VOCAB
@@ -122,3 +123,33 @@ def test_rows_of_another_width_are_refused():
     LAW.denoiser(Linear())(
       jnp.zeros((1, 3), jnp.int32), jnp.array([1]), jnp.array([0.5])
     )
+
+
+def test_shares_of_a_token_by_hand():
+  # With alpha = beta = t: clean is the integral of (t - u) / (1 - u) over u.
+  t = 0.6
+  shares = token_shares(fm.JointInterpolant(Linear(), Linear()), t)
+  clean = t + (1 - t) * np.log(1 - t)
+  np.testing.assert_allclose(shares, [1 - t, t - clean, clean], atol=1e-6)
+  np.testing.assert_allclose(
+    token_shares(fm.MDM(Linear()), t), [0, 1 - t, t], atol=1e-6
+  )
+
+
+def test_generator_by_hand():
+  # At alpha = 3/4 a token is absent with probability 1/4; hazards are 4.
+  path = fm.JointInterpolant(Linear(), Linear())
+  q = LAW.generator(path, 0.75)
+  np.testing.assert_allclose(q.sum(axis=1), 0, atol=1e-12)
+  row = q[LAW.index[(VOCAB.mask,)]]
+  np.testing.assert_allclose(row[LAW.index[(0,)]], 4 * 0.75, rtol=1e-6)
+  np.testing.assert_allclose(row[LAW.index[(1,)]], 4 * 0.25, rtol=1e-6)
+  # Of either gap beside the mask: 1/4 of a missing token each.
+  double = LAW.index[(VOCAB.mask, VOCAB.mask)]
+  np.testing.assert_allclose(row[double], 4 * 0.5, rtol=1e-6)
+  assert not q[LAW.index[(0, 1)]].any()  # nothing is left to do
+  with pytest.raises(InputError, match="t=1"):
+    LAW.generator(path, 1.0)
+  frozen = ShortLaw({("01", (0,)): 1.0}, VOCAB, 2)
+  with pytest.raises(InputError, match="frozen"):
+    frozen.generator(path, 0.5)
