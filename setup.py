@@ -78,9 +78,12 @@ setup(
   },
   install_requires=CORE,
   extras_require={
+    # With Chromium, which the system has: apt-get install chromium.
+    "browser": ["playwright>=1.49"],
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
+    "demo": ["gradio>=6"],
     "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
     "eval": ["lm-eval==0.4.13"],  # its interface changes between versions
     "plots": PLOTS,
