@@ -33,7 +33,8 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 CSS = """
 .fx {--fx-paper: #fff; --fx-ink: #1b1f24; --fx-soft: #57606a;
   --fx-line: #c9d1d9; --fx-given: #e6e8eb; --fx-new: #fbe3b0;
-  --fx-frame: #b87700; --fx-blue: #0067a3; --fx-word: #cfe8f7; color: var(--fx-ink); font-size: 1rem}
+  --fx-frame: #b87700; --fx-blue: #0067a3; --fx-word: #cfe8f7;
+  color: var(--fx-ink); font-size: 1rem}
 .dark .fx {--fx-paper: #161b22; --fx-ink: #e6edf3; --fx-soft: #9aa4af;
   --fx-line: #444c56; --fx-given: #343b45; --fx-new: #5b430f;
   --fx-frame: #e69f00; --fx-blue: #56b4e9; --fx-word: #12405c}
