@@ -34,6 +34,10 @@ TEXT = [
 ]
 PLOTS = ["matplotlib>=3.9"]
 WATCH = ["rich>=13"]
+# The arguments of mount_gradio_app change between versions.
+DEMO = ["gradio>=6.31,<7"]
+# With Chromium, which the system has: apt-get install chromium.
+BROWSER = ["playwright>=1.49"]
 README = HERE / "README.md"
 PAPER = "https://arxiv.org/abs/2509.01025"
 
@@ -78,12 +82,11 @@ setup(
   },
   install_requires=CORE,
   extras_require={
-    # With Chromium, which the system has: apt-get install chromium.
-    "browser": ["playwright>=1.49"],
+    "browser": BROWSER,
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
-    "demo": ["gradio>=6"],
+    "demo": [*DEMO, *TEXT],
     "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
     "eval": ["lm-eval==0.4.13"],  # its interface changes between versions
     "plots": PLOTS,
@@ -95,6 +98,8 @@ setup(
     # What the authors' public code needs to run beside ours.
     "peers": ["torch>=2.6", "einops>=0.8", "omegaconf>=2.3"],
     "dev": [
+      *BROWSER,
+      *DEMO,
       *PLOTS,
       *TEXT,
       *WATCH,
