@@ -5,6 +5,7 @@ python -m tests.demo.picture http://127.0.0.1:7860 docs/images/demo.png
 The demo of `experiments.demo_model` is to be running.
 """
 
+import re
 import sys
 
 from tests.browser import open_browser, watched_page
@@ -21,8 +22,9 @@ def main(url, path):
     page.get_by_label("A text with holes").fill(_TEXT)
     go = page.get_by_role("button", name="Fill the holes")
     go.click()  # compiles
-    page.get_by_text("step").first.wait_for()
-    page.get_by_text("step").first.wait_for(state="detached")
+    step = page.get_by_text(re.compile(r"step \d+ of")).first
+    step.wait_for()
+    step.wait_for(state="detached")
     go.click()
     page.get_by_text("step 40 of").first.wait_for()
     page.screenshot(path=path, full_page=True)

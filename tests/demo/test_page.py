@@ -1,6 +1,8 @@
 """The demo as a visitor has it: clicked through in Chromium, and attacked."""
 
+import dataclasses
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import urllib.request
 import pytest
 
 from flexmdm_jax.data.tokenizers import CharTokenizer
+from flexmdm_jax.demo import page as demo_page
+from flexmdm_jax.demo.writer import OWN, Writer
 from tests.browser import watched_page
 from tests.experiments.tools import ROOT, run
 from tests.inference.tiny import model, network
@@ -31,10 +35,13 @@ def folder(tmp_path_factory):
   tokenizer = CharTokenizer(HOSTILE + "abc ")
   denoiser = network(vocab=tokenizer.vocab, L=160)
   found = tmp_path_factory.mktemp("demo") / "model <b>"
-  fields = dict(denoiser=denoiser, vocab=tokenizer.vocab, max_length=160)
-  made = model(tokenizer=tokenizer)
-  for name, value in fields.items():
-    object.__setattr__(made, name, value)
+  made = dataclasses.replace(
+    model(),
+    denoiser=denoiser,
+    vocab=tokenizer.vocab,
+    max_length=160,
+    tokenizer=tokenizer,
+  )
   made.export(found)
   return found
 
@@ -61,12 +68,17 @@ def page(browser, url):
     assert page.evaluate("window.hit") is None
 
 
+def watch(page):
+  """Waits for a sample to grow, and to be complete."""
+  step = page.get_by_text(re.compile(r"step \d+ of 8")).first
+  step.wait_for()
+  step.wait_for(state="detached")
+
+
 def test_a_prompt_is_continued(page):
   page.get_by_label("The beginning").fill(HOSTILE)
   page.get_by_role("button", name="Write").click()
-  page.locator(".fx-text").first.wait_for()
-  page.get_by_text("step").first.wait_for()  # it grows
-  page.get_by_text("step").first.wait_for(state="detached")
+  watch(page)
   assert page.locator(".fx-text").count() == 2
   for text in page.locator(".fx-text").all_text_contents():
     assert text.startswith(HOSTILE)
@@ -88,8 +100,7 @@ def test_holes_are_filled_and_wrong_texts_told(page):
     page.get_by_role("alert").filter(has_text=told).wait_for()
   text.fill(f"ab[...]{HOSTILE}[...]c")
   go.click()
-  page.get_by_text("step").first.wait_for()
-  page.get_by_text("step").first.wait_for(state="detached")
+  watch(page)
   found = page.locator(".fx-text:visible").first.text_content()
   assert found.startswith("ab") and HOSTILE in found and found.endswith("c")
 
@@ -126,23 +137,19 @@ def test_no_file_leaves_the_machine(url, folder):
   assert ask(url, "/gradio_api/upload", b"--x--", **form)[0] == 404
   # A file's description in place of a text.
   data = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
-  body = {"data": [data], "fn_index": 0, "session_hash": "x"}
-  status, body = ask(
-    url,
-    "/gradio_api/queue/join",
-    json.dumps(body).encode(),
-    **{"Content-Type": "application/json"},
-  )
-  assert b"root:" not in body
+  data = [data, False, 1, 8, OWN, 1, 160, 0, 0]
+  body = json.dumps({"data": data, "fn_index": 0, "session_hash": "x"})
+  as_json = {"Content-Type": "application/json"}
+  ask(url, "/gradio_api/queue/join", body.encode(), **as_json)
+  _, answer = ask(url, "/gradio_api/queue/data?session_hash=x")
+  assert b"process_completed" in answer
+  assert b"root:" not in answer
 
 
 def test_files_are_closed_without_the_guard_too(folder):
   from starlette.testclient import TestClient
 
-  from flexmdm_jax.demo import page
-  from flexmdm_jax.demo.writer import Writer
-
-  client = TestClient(page.application(Writer(model()), "a model"))
+  client = TestClient(demo_page.application(Writer(model()), "a model"))
   assert client.get("/").status_code == 200
   for file in ("/etc/passwd", str(folder / "config.json")):
     assert client.get(f"/gradio_api/file={file}").status_code in (403, 404)
