@@ -51,6 +51,19 @@ SETTINGS ?= tiny
 notebooks: $(VENV)/installed
 	$(RUN) -m experiments.notebooks --settings=$(SETTINGS)
 
+# The demo's picture, of a model that is trained first; needs Chromium.
+.PHONY: demo_picture
+DEMO_URL := http://127.0.0.1:7869
+demo_picture: build/demo/model
+	$(RUN) -m experiments.demo --model=$< --port=7869 & \
+	  trap "kill $$!" EXIT; \
+	  until $(RUN) -c 'import urllib.request as r; r.urlopen("$(DEMO_URL)")' \
+	    2>/dev/null; do sleep 1; done; \
+	  $(RUN) -m tests.demo.picture $(DEMO_URL) docs/images/demo.png
+
+build/demo/model: $(VENV)/installed
+	$(RUN) -m experiments.demo_model --out=build/demo
+
 # The tables of docs/results.md; each run resumes where it stopped.
 maze_table: $(VENV)/installed
 	$(RUN) -m experiments.maze_table --table=small --out=build/maze_small

@@ -41,6 +41,10 @@ NOTEBOOKS = [
   "jupytext>=1.16",
   "nbclient>=0.10",
 ]
+# The arguments of mount_gradio_app change between versions.
+DEMO = ["gradio>=6.31,<7"]
+# With Chromium, which the system has: apt-get install chromium.
+BROWSER = ["playwright>=1.49"]
 README = HERE / "README.md"
 PAPER = "https://arxiv.org/abs/2509.01025"
 
@@ -85,9 +89,11 @@ setup(
   },
   install_requires=CORE,
   extras_require={
+    "browser": BROWSER,
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
+    "demo": [*DEMO, *TEXT],
     "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.8"],
     "eval": ["lm-eval==0.4.13"],  # its interface changes between versions
     "notebooks": NOTEBOOKS,
@@ -102,6 +108,9 @@ setup(
     "peers": ["torch>=2.6", "einops>=0.8", "omegaconf>=2.3"],
     "dev": [
       *NOTEBOOKS,
+      *BROWSER,
+      *DEMO,
+      *PLOTS,
       *TEXT,
       *WATCH,
       "beartype>=0.20",

@@ -35,7 +35,7 @@ LAYERS = [
   {"settings", "inference"},
   {"runs"},
   {"loading"},
-  {"evaluation", "dryrun", "__main__"},
+  {"evaluation", "dryrun", "demo", "__main__"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
@@ -184,6 +184,7 @@ def test_the_top_imports_little_beside_jax_and_flax():
   heavy = {
     "array_record",
     "flexmdm_jax.convert",
+    "gradio",
     "grain",
     "huggingface_hub",
     "jax.experimental.pallas",

@@ -46,6 +46,7 @@ from flexmdm_jax.sampling import (
   row_keys,
   sample,
   sample_autoregressive,
+  sample_steps,
 )
 from flexmdm_jax.training.sharding import make_mesh
 from flexmdm_jax.vocab import Vocab
@@ -401,6 +402,32 @@ class Model:
     )
     trace = jax.tree.map(lambda x: np.asarray(x)[:, :N], samples.trace)
     return Samples(*(np.asarray(x)[:N] for x in samples[:-1]), trace)
+
+  def steps(
+    self, requests: Sequence[Request], way: Preset | None = None, seed: int = 0
+  ) -> Iterator[Samples]:
+    """Samples as `stream` does its first rows, and shows them after each step.
+
+    Args:
+      requests: what to sample, all in one batch.
+      way: how; None for the model's own.
+      seed: seed of all that is random.
+
+    Yields:
+      The `Samples` so far, as NumPy arrays on the host; the last are complete.
+      A causal model's come at once.
+    """
+    way = way or Preset(self.sampler, self.path)
+    keys = row_keys(jax.random.key(seed), len(requests))
+    start = stack(request.start for request in requests)
+    if self.method == "autoregressive":
+      yield self.sample(keys, start, len(requests), way)
+      return
+    for samples in sample_steps(
+      *(keys, self.on_path(way.path), start),
+      *(way.path, self.vocab, way.sampler),
+    ):
+      yield Samples(*(np.asarray(x) for x in samples[:-1]))
 
   def log_likelihood(
     self,

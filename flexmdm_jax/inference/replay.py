@@ -118,7 +118,7 @@ def replay(
   return Replay(
     tuple(samples),
     times,
-    functools.cache(_labels(model)),
+    functools.cache(token_labels(model)),
     between=" " if model.tokenizer is None else "",
   )
 
@@ -135,8 +135,11 @@ def write_page(path: str | os.PathLike, title: str, played: Replay) -> None:
   write_trace_html(path, title, played.samples, played.times, render)
 
 
-def _labels(model: Model) -> Callable[[int], str]:
-  """Makes the text of a token as it stands within a text."""
+def token_labels(model: Model) -> Callable[[int], str]:
+  """Makes what tells the text of a token as it stands within a text.
+
+  Without a tokenizer it is the id.
+  """
 
   def label(token):
     one = model.decode([token])

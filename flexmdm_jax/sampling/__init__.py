@@ -8,6 +8,7 @@ from flexmdm_jax.sampling.loop import (
   in_batches,
   row_keys,
   sample,
+  sample_steps,
 )
 from flexmdm_jax.sampling.placement import Placement
 
@@ -20,4 +21,5 @@ __all__ = [
   "row_keys",
   "sample",
   "sample_autoregressive",
+  "sample_steps",
 ]

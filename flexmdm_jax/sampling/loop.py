@@ -28,7 +28,7 @@ Source: arXiv 2509.01025, "sampling algorithms".
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -143,6 +143,46 @@ def sample(
   if traced or (placement is not None and placement.mesh.size > 1):
     return _in_one_program(key, denoiser, start, settings, placement)
   return _canvas_by_canvas(key, denoiser, start, settings)
+
+
+def sample_steps(
+  key: Key[Array, "*B"],
+  denoiser: Denoiser,
+  start: Start,
+  interpolant: JointInterpolant,
+  vocab: Vocab,
+  config: SamplerConfig,
+) -> Iterator[Samples]:
+  """Samples as `sample` does, and yields what is there after each step.
+
+  It is for those who watch: the host is asked after each step, and several
+  devices do the same work.
+
+  Args:
+    key: one key, or one for each row.
+    denoiser: the model.
+    start: the state at time 0.
+    interpolant: the path's schedules.
+    vocab: the id space.
+    config: the sampler's settings.
+
+  Yields:
+    The `Samples` so far; the last are those of `sample`.
+  """
+  denoiser = as_pytree(denoiser)
+  settings = _Settings(interpolant, vocab, config, trace=False)
+  key = _as_row_keys(key, start)
+  longest = int(np.max(start.length, initial=0))
+  state = _begin(start, config.num_steps, trace=False)
+  for C in canvas_widths(config.buckets, denoiser, start.tokens.shape[1]):
+    if C < longest:
+      continue
+    # A step that does not fit is left to the next canvas.
+    while (done := int(state.steps)) < config.num_steps:
+      state = _on_canvas_alone(C, key, denoiser, state, settings, done + 1)
+      if state.overflow:
+        break
+      yield _samples(state)
 
 
 def in_batches(
@@ -296,13 +336,16 @@ def _on_canvas(
   denoiser: Denoiser,
   state: Start | _Progress,
   settings: _Settings,
+  until: int | Int[Array, ""] | None = None,
 ) -> _Progress:
   """Takes all steps that fit a canvas of C positions, from a start on or not.
 
   The rows are those of one device, or of the devices that split the vocabulary.
+  With `until` it stops once so many steps are done in all.
   """
   config = settings.config
   num_steps = config.num_steps
+  until = num_steps if until is None else until
   if isinstance(state, Start):
     state = _begin(state, num_steps, settings.trace)
   L = state.canvas.width
@@ -325,7 +368,7 @@ def _on_canvas(
   # Rows that begin longer than this canvas leave its loop at once.
   fits = jnp.max(state.canvas.length, initial=0) <= C
   after = jax.lax.while_loop(
-    lambda state: (state.steps < num_steps) & ~state.overflow,
+    lambda state: (state.steps < until) & ~state.overflow,
     step,
     state._replace(canvas=state.canvas.cut(C), overflow=~fits),
   )

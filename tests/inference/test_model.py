@@ -9,6 +9,8 @@ import flexmdm_jax as fm
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import PromptForm
 from flexmdm_jax.likelihood import next_token_nats
+from flexmdm_jax.rows import stack
+from flexmdm_jax.sampling import row_keys
 from tests.inference.tiny import (
   BEGIN,
   PAD,
@@ -41,6 +43,23 @@ def test_streamed_rows_are_those_of_the_whole():
   whole = m.generate(prompts=["a", "bc", "d"])
   (found,) = m.stream(requests[1:], places=[1, 2])
   assert sorted(found) == [(1, whole[1]), (2, whole[2])]
+
+
+@pytest.mark.parametrize("method", ["flexmdm", "mdm", "autoregressive"])
+def test_steps_end_in_the_samples(method):
+  m = model(method)
+  # Rows outgrow a canvas on the way.
+  way = m.way(steps=6, buckets=(3, 7))
+  requests = m.requests(3)
+  *before, last = m.steps(requests, way, seed=5)
+  assert len(before) == (0 if method == "autoregressive" else 5)
+  whole = m.sample(
+    row_keys(jax.random.key(5), 3), stack(x.start for x in requests), 3, way
+  )
+  for mine, theirs in zip(last[:5], whole[:5], strict=True):
+    np.testing.assert_array_equal(mine, theirs)
+  lengths = [samples.length for samples in before]
+  assert (np.diff(lengths, axis=0) >= 0).all()
 
 
 def test_filled_holes_are_what_lies_between_the_parts():
