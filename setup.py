@@ -43,6 +43,7 @@ NOTEBOOKS = [
 ]
 # The arguments of mount_gradio_app change between versions.
 DEMO = ["gradio>=6.31,<7"]
+MATH = ["math-verify[antlr4_13_2]>=0.9"]
 # With Chromium, which the system has: apt-get install chromium.
 BROWSER = ["playwright>=1.49"]
 README = HERE / "README.md"
@@ -102,7 +103,7 @@ setup(
     "watch": WATCH,
     # transformers reads GGUF files with the last two.
     "scorers": ["torch>=2.4", "transformers>=5", "accelerate", "gguf"],
-    "math": ["math-verify[antlr4_13_2]>=0.9"],
+    "math": MATH,
     "mauve": ["mauve-text>=0.4"],
     # What the authors' public code needs to run beside ours.
     "peers": ["torch>=2.6", "einops>=0.8", "omegaconf>=2.3"],
@@ -110,7 +111,7 @@ setup(
       *NOTEBOOKS,
       *BROWSER,
       *DEMO,
-      *PLOTS,
+      *MATH,
       *TEXT,
       *WATCH,
       "beartype>=0.20",

@@ -7,11 +7,9 @@ without a download.
 import ast
 import json
 import os
-import pathlib
-import sysconfig
-import warnings
 
 from flexmdm_jax import files
+from flexmdm_jax.data.python_functions import python_modules
 from flexmdm_jax.errors import InputError
 
 
@@ -35,17 +33,8 @@ def docstring_summaries(
   """
   if max_characters < 1:
     raise InputError(f"max_characters={max_characters} must be at least 1.")
-  root = pathlib.Path(folder or sysconfig.get_paths()["stdlib"])
   found = set()
-  for path in root.rglob("*.py"):
-    if {"test", "tests", "site-packages"} & set(path.relative_to(root).parts):
-      continue
-    try:
-      with warnings.catch_warnings():  # of sources' own escapes
-        warnings.simplefilter("ignore")
-        tree = ast.parse(path.read_text("utf-8"))
-    except (OSError, SyntaxError, ValueError):
-      continue
+  for _, tree in python_modules(folder):
     for node in ast.walk(tree):
       if isinstance(
         node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -60,7 +49,7 @@ def docstring_summaries(
   )
   if not kept:
     raise InputError(
-      f"folder={root} has no docstrings of at most {max_characters}"
+      f"folder={folder} has no docstrings of at most {max_characters}"
       " characters: give a folder of Python files."
     )
   return kept

@@ -18,13 +18,11 @@ def standard_library_functions(
 ) -> Iterator[str]:
   """Reads the functions and methods of a folder of Python, each once.
 
-  Files that do not parse are left out, as the library tests its parser with
-  some. A function inside another is a part of it, not one more.
+  A function inside another is a part of it, not one more.
 
   Args:
-    folder: folder to read, in the order of the files' names; by default the
-      standard library of the Python that runs, whose version decides what is
-      found.
+    folder: as `python_modules` takes it. The version of a standard library
+      decides what is found.
     docstrings: keep docstrings, and comments before the first statement.
 
   Yields:
@@ -32,27 +30,48 @@ def standard_library_functions(
     break.
 
   Raises:
+    InputError: as `python_modules`.
+  """
+  seen = set()
+  for source, tree in python_modules(folder):
+    for node in _functions(tree):
+      text = _source(source, node, docstrings)
+      if text is not None and text not in seen:
+        seen.add(text)
+        yield text
+
+
+def python_modules(
+  folder: str | pathlib.Path | None = None,
+) -> Iterator[tuple[str, ast.Module]]:
+  """Reads the Python files of a folder, and imports none.
+
+  Tests and installed packages are left out, and files that do not parse.
+
+  Args:
+    folder: folder to read, in the order of the files' names; None for the
+      standard library of the Python that runs.
+
+  Yields:
+    The source of each, and its tree.
+
+  Raises:
     InputError: there is no such folder.
   """
   root = pathlib.Path(folder or sysconfig.get_paths()["stdlib"])
   if not root.is_dir():
     raise InputError(f"{root} is no folder: give one with files of Python.")
-  seen = set()
   for path in sorted(root.rglob("*.py")):
     if _LEFT_OUT & set(path.relative_to(root).parts):
       continue
     try:
       source = path.read_text("utf-8")
       with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the library's own escapes
+        warnings.simplefilter("ignore")  # of the sources' own escapes
         tree = ast.parse(source)
-    except (SyntaxError, UnicodeDecodeError, ValueError, RecursionError):
+    except (OSError, SyntaxError, ValueError, RecursionError):
       continue
-    for node in _functions(tree):
-      text = _source(source, node, docstrings)
-      if text is not None and text not in seen:
-        seen.add(text)
-        yield text
+    yield source, tree
 
 
 def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
