@@ -18,7 +18,7 @@ from flexmdm_jax.tasks.reasoning import make_code, make_problems
 
 _OUT = flags.DEFINE_string("out", None, "Folder to make.")
 _PROBLEMS = cli.count("problems", 60_000, "Word problems in all splits.")
-_STEPS = cli.count("most_steps", 3, "Steps of the longest word problem.")
+_STEPS = cli.count("most_steps", 2, "Steps of the longest word problem.")
 _SEED = cli.seed("Seed of the word problems.")
 flags.mark_flags_as_required(["out"])
 

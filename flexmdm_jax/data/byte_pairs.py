@@ -10,9 +10,9 @@ from flexmdm_jax.errors import InputError
 
 MASK, PAD = "<|mask|>", "<|pad|>"
 _BYTES = 256
-# A line break and a digit stand alone; a word may have a space before it, and
+# A line break stands alone; a word or a number may have a space before it, and
 # other spaces, as an indentation, are together.
-_PIECES = r"\n| +(?= )| ?[A-Za-z_]+|\d| ?[^\sA-Za-z_\d]+|\s"
+_PIECES = r"\n| +(?= )| ?[A-Za-z_]+| ?\d{1,%d}| ?[^\sA-Za-z_\d]+|\s"
 
 
 def train_tokenizer(
@@ -21,6 +21,7 @@ def train_tokenizer(
   *,
   size: int,
   words: Sequence[str] = (),
+  digits: int = 1,
 ) -> None:
   """Trains byte-pair merges, and writes a folder for `FolderTokenizer`.
 
@@ -32,6 +33,7 @@ def train_tokenizer(
     folder: folder to make; it must not exist.
     size: ids in all, the mask and the pad included.
     words: markers of a format that are one token each.
+    digits: digits that a token of a number has at most.
 
   Raises:
     InputError: the package `tokenizers` is not installed, the folder exists, or
@@ -40,13 +42,16 @@ def train_tokenizer(
   tokenizers = import_tokenizers()
   least = _BYTES + 2 + len(words)
   schema.require_value("size", size, int, schema.Range(least=least))
+  schema.require_value("digits", digits, int, schema.Range(least=1, most=9))
   folder = pathlib.Path(folder)
   if folder.exists():
     raise InputError(f"{folder} exists: name another folder for a tokenizer.")
   made = tokenizers.Tokenizer(tokenizers.models.BPE())
   made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
     [
-      tokenizers.pre_tokenizers.Split(tokenizers.Regex(_PIECES), "isolated"),
+      tokenizers.pre_tokenizers.Split(
+        tokenizers.Regex(_PIECES % digits), "isolated"
+      ),
       tokenizers.pre_tokenizers.ByteLevel(
         add_prefix_space=False, use_regex=False
       ),

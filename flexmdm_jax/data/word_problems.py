@@ -12,17 +12,17 @@ _THINGS = (
   *("apples", "books", "cards", "coins", "eggs", "flowers", "keys", "marbles"),
   *("nuts", "pens", "plums", "shells", "stamps", "stones", "tickets", "toys"),
 )
-_LARGEST = 200
+_LARGEST = 100
 
 
 def word_problems(
-  num: int, seed: int = 0, *, most_steps: int = 4
+  num: int, seed: int = 0, *, most_steps: int = 2
 ) -> Iterator[dict[str, str]]:
   """Makes problems of one to `most_steps` steps on whole numbers.
 
   A person has some things; every step changes how many, and the question is how
   many there are in the end. The k-th problem depends on the seed and k alone.
-  All numbers on the way are between 0 and 200.
+  All numbers on the way are between 0 and 100.
 
   Args:
     num: number of problems.

@@ -7,7 +7,8 @@ the row, and a tokenizer trained on the first.
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flexmdm_jax.data.byte_pairs import train_tokenizer
 from flexmdm_jax.data.python_functions import standard_library_functions
@@ -18,7 +19,7 @@ from flexmdm_jax.files import write_text
 from flexmdm_jax.tasks.finetune.formats import BOUNDARY, gsm8k_parts
 
 _CODE_IDS = 2048
-_PROBLEM_IDS = 512
+_PROBLEM_IDS = 1024
 _MARKERS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>", "\\boxed{")
 
 
@@ -43,11 +44,11 @@ def make_code(
     {"code": text}
     for text in standard_library_functions(source, docstrings=False)
   ]
-  return _write(folder, rows, "code", "code", _CODE_IDS, [BOUNDARY])
+  return _write(folder, rows, "code", "code", size=_CODE_IDS, words=[BOUNDARY])
 
 
 def make_problems(
-  folder: str | os.PathLike, num: int, seed: int = 0, most_steps: int = 3
+  folder: str | os.PathLike, num: int, seed: int = 0, most_steps: int = 2
 ) -> dict[str, int]:
   """Writes word problems as rows {"question", "answer", "text"}.
 
@@ -70,7 +71,15 @@ def make_problems(
   for row in word_problems(num, seed, most_steps=most_steps):
     (parts,) = gsm8k_parts(row)
     rows.append({**row, "text": parts.given[0] + parts.holes[0]})
-  return _write(folder, rows, "question", "text", _PROBLEM_IDS, _MARKERS)
+  return _write(
+    folder,
+    rows,
+    "question",
+    "text",
+    size=_PROBLEM_IDS,
+    words=_MARKERS,
+    digits=3,  # sums are learned of whole numbers
+  )
 
 
 def _write(
@@ -78,8 +87,7 @@ def _write(
   rows: Iterable[Mapping[str, str]],
   hashed: str,
   learned: str,
-  size: int,
-  words: Sequence[str],
+  **tokenizer: Any,
 ) -> dict[str, int]:
   """Writes a folder of data.
 
@@ -88,8 +96,7 @@ def _write(
     rows: the rows of all splits.
     hashed: key whose text decides the split.
     learned: key whose text the tokenizer learns from.
-    size: ids of the tokenizer.
-    words: markers that are one token each.
+    **tokenizer: settings of `train_tokenizer`.
   """
   folder = pathlib.Path(folder)
   if folder.exists():
@@ -98,7 +105,7 @@ def _write(
   for row in rows:
     by_split[content_split(row[hashed].encode())].append(row)
   texts = (row[learned] for row in by_split["train"])
-  train_tokenizer(texts, folder / "tokenizer", size=size, words=words)
+  train_tokenizer(texts, folder / "tokenizer", **tokenizer)
   for split, found in by_split.items():
     lines = "".join(json.dumps(row) + "\n" for row in found)
     write_text(folder / f"{split}.jsonl", lines)
