@@ -24,8 +24,8 @@ def get_config():
   config.data = base.finetune_data(
     "gsm8k",
     folder=config.data.folder,
-    max_length=112,
-    buckets=(64, 80, 96, 112),
+    max_length=72,
+    buckets=(40, 48, 56, 72),
   )
   config.model = small_llada.model(
     gap_head="binned",
@@ -38,5 +38,5 @@ def get_config():
   config.optimizer.update(learning_rate=2e-3)
   config.train.update(num_steps=2000, targets="aligned", gap_loss="law")
   config.train.states.update(base.curriculum(opens=0.0, full=0.3, blank=0.05))
-  config.sampler.update(steps=64)
+  config.sampler.update(steps=64, temperature=0.0)
   return config

@@ -127,6 +127,7 @@ def test_several_holes_lie_between_what_is_given(at):
       assert part.startswith(BOUNDARY) and part.endswith(BOUNDARY)
       assert part.replace(BOUNDARY, "")
     if at == "lines":
+      assert given[0].startswith("line 0\n")
       assert all(hole.startswith("line") for hole in holes)
       assert all(hole.endswith("\n") for hole in holes)
   lines = [hole.count("\n") for parts in examples for hole in parts.holes]

@@ -62,7 +62,8 @@ class Cut:
     most_holes: holes of an example, at most; all numbers from one on are alike.
     at: "span", where a hole is between two edges of characters, all pairs
       alike; or "lines", where it is one or more whole lines, each line the last
-      of its hole with probability 1/2.
+      of its hole with probability 1/2. It begins with a line that is not blank,
+      and not the first, which names a function, where there is such a line.
   """
 
   examples: int = 1
@@ -166,8 +167,9 @@ def _lines(rng: np.random.Generator, text: str, num: int) -> list[int]:
   """Draws the edges of holes of whole lines; a line is between two holes."""
   lines = text.splitlines(keepends=True)
   ends = np.cumsum([0, *map(len, lines)])
+  firsts = [i for i, line in enumerate(lines) if i and line.strip()] or [0]
   edges: list[int] = []
-  for begin in sorted(rng.permutation(len(lines))[:num].tolist()):
+  for begin in sorted(rng.permutation(firsts)[:num].tolist()):
     if edges and begin <= edges[-1]:
       continue
     end = min(begin + int(rng.geometric(0.5)), len(lines))
