@@ -257,7 +257,7 @@ def read(records, split):
 @pytest.mark.parametrize("method", ["flexmdm", "mdm"])
 def test_several_holes_become_records(settings, method):
   changes = {"holes": 4, "most_holes": 3, "cut": "lines"}
-  rows = [{"code": "".join(f"{i}{k}\n" for k in range(6))} for i in range(9)]
+  rows = [{"code": "".join(f"{i}{k}\n" for k in range(12))} for i in range(9)]
   task = make_task(method, settings("code", rows, rows, **changes))
   records = task.records("test")
   assert len(records) == 36
