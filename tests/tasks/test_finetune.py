@@ -284,6 +284,19 @@ def test_what_is_too_long_is_left_out(settings):
   assert max(rows) < 120  # of 200: those beyond are longer
 
 
+def test_a_baseline_loads_without_buckets(settings):
+  task = make_task("mdm", settings("gsm8k", [QUESTION] * 4, [QUESTION]))
+  loader = make_loader(
+    task.records("train"),
+    task.encode,
+    batch_size=2,
+    seed=0,
+    buckets=task.buckets,
+  )
+  batch = next(iter(loader))
+  assert batch.tokens.shape == (2, 160) and (batch.length == 160).all()
+
+
 def test_loads_in_buckets(settings):
   task = make_task("flexmdm", settings("code", code(60), holes=2))
   loader = make_loader(

@@ -96,7 +96,8 @@ class FineTuneTask(Task):
   def __init__(self, method: str, data: Mapping[str, Any]):
     self.method = require_method(method, self.methods)
     self._data = schema.checked(FineTuneSettings, data, "data")
-    self.buckets = self._data["buckets"]
+    # A baseline's rows are as long as their holes have room.
+    self.buckets = self._data["buckets"] if self.inserts else ()
     self.vocab = self.tokenizer.vocab
     for name in ("begin_id", "separator_id"):
       value = self._data[name]
