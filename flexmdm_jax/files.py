@@ -64,7 +64,7 @@ def git_commit() -> str | None:
     ).stdout.strip()
 
   try:
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    changed = git("status", "-s", "-uno")
     return git("rev-parse", "HEAD") + ("+changes" if changed else "")
   except (OSError, subprocess.SubprocessError):
     return None
