@@ -45,8 +45,8 @@ docs: $(VENV)/docs
 figures: quickstart
 	cp build/quickstart/mazes.png docs/images/mazes.png
 
-# The notebooks of experiments/colab with their outputs; SETTINGS=full for those
-# that a reader gets, in an hour of two CPU cores.
+# The notebooks of experiments/colab with their outputs; SETTINGS=full trains for
+# as long as a reader would.
 SETTINGS ?= tiny
 notebooks: $(VENV)/installed
 	$(RUN) -m experiments.notebooks --settings=$(SETTINGS)

@@ -5,7 +5,7 @@
 #
 # Two tasks whose answers can be checked: balanced brackets, from nothing, and
 # paths through a maze, around given cells. With full settings this takes some
-# 15 minutes of a Colab CPU, and less on a GPU. Results stay in `build/`, so a
+# 20 minutes of a Colab CPU, and less on a GPU. Results stay in `build/`, so a
 # cell that is run again goes on where it was.
 
 # %%

@@ -132,12 +132,9 @@ config.model.lora.update(rank=8, alpha=8.0)
 config.train.states.update(base.curriculum(opens=0.0, full=0.3))
 config.train.num_steps = 80 if TINY else 2000
 run = Run.from_config(config.to_dict())
-step = run.train_step()
-trained = sum(x.size for x in jax.tree.leaves(step.abstract_params))
-frozen = sum(x.size for x in jax.tree.leaves(step.abstract_base))
-print(
-  f"{num_parameters(run.model):,} parameters, {frozen:,} frozen, {trained:,}"
-)
+total = num_parameters(run.model)
+frozen = sum(x.size for x in jax.tree.leaves(run.train_step().abstract_base))
+print(f"{total - frozen:,} of {total:,} parameters are trained")
 
 # %%
 denoiser, curve = train_once(run, out / "retrofit")

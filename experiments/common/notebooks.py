@@ -118,10 +118,12 @@ def _package(name: str) -> ModuleType:
 
 
 def _hide(notebook: Any, folder: str) -> None:
-  """Shortens names of this machine's folders; takes off bars of progress."""
+  """Shortens names of this machine's folders; takes off its progress."""
   for cell in notebook.cells:
     joined = []
     for output in cell.get("outputs", []):
+      if output.get("name") == "stderr":
+        continue  # how far it was, on this machine
       if output.output_type == "stream":
         for name, short in ((folder, "."), (str(ROOT), "flexmdm_jax")):
           output.text = output.text.replace(name, short)
