@@ -152,7 +152,9 @@ def _page(gradio: Any, writer: Writer, name: str) -> Any:
       )
       with gradio.Row():
         calls = gradio.Dropdown(
-          doubled(8, bounds.calls), value=128, label="Network calls a text"
+          writer.score_calls,
+          value=writer.score_calls[-1],
+          label="Network calls a text",
         )
         seed = gradio.Number(0, label="Seed", precision=0)
       go, stop = buttons("Score")
