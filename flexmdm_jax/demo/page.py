@@ -153,7 +153,7 @@ def _page(gradio: Any, writer: Writer, name: str) -> Any:
       with gradio.Row():
         calls = gradio.Dropdown(
           writer.score_calls,
-          value=writer.score_calls[-1],
+          value=writer.score_calls[len(writer.score_calls) // 2],
           label="Network calls a text",
         )
         seed = gradio.Number(0, label="Seed", precision=0)
