@@ -93,8 +93,12 @@ def _page(gradio: Any, writer: Writer, name: str) -> Any:
     )
 
   def run(write, button, stop, inputs, out):
+    # Only what is written as a generator is shown as it goes on.
+    def stream(*values):
+      yield from write(*values)
+
     event = button.click(
-      write,
+      stream,
       inputs,
       out,
       concurrency_id="model",
@@ -110,7 +114,6 @@ def _page(gradio: Any, writer: Writer, name: str) -> Any:
 
   with blocks:
     gradio.HTML(_heading(writer, name))
-    # One panel of choices serves both tabs that sample.
     with gradio.Tab("Prompt"):
       text = box(
         "The beginning",
