@@ -93,8 +93,12 @@ def _page(gradio: Any, writer: Writer, name: str) -> Any:
     )
 
   def run(write, button, stop, inputs, out):
+    # Only what is written as a generator is shown as it goes on.
+    def stream(*values):
+      yield from write(*values)
+
     event = button.click(
-      write,
+      stream,
       inputs,
       out,
       concurrency_id="model",
@@ -110,7 +114,6 @@ def _page(gradio: Any, writer: Writer, name: str) -> Any:
 
   with blocks:
     gradio.HTML(_heading(writer, name))
-    # One panel of choices serves both tabs that sample.
     with gradio.Tab("Prompt"):
       text = box(
         "The beginning",
@@ -152,7 +155,9 @@ def _page(gradio: Any, writer: Writer, name: str) -> Any:
       )
       with gradio.Row():
         calls = gradio.Dropdown(
-          doubled(8, bounds.calls), value=128, label="Network calls a text"
+          writer.score_calls,
+          value=writer.score_calls[len(writer.score_calls) // 2],
+          label="Network calls a text",
         )
         seed = gradio.Number(0, label="Seed", precision=0)
       go, stop = buttons("Score")

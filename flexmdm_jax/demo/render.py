@@ -83,7 +83,7 @@ class Growth:
     tokens: np.ndarray,
     given: np.ndarray,
     mask: int,
-    hidden: Sequence[int],
+    hidden: Sequence[int] = (),
   ):
     """Begins with what is given.
 

@@ -17,6 +17,7 @@ from flexmdm_jax.demo import render
 from flexmdm_jax.demo.bounds import Bounds, doubled, read_text
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import Model, Preset
+from flexmdm_jax.inference.likelihood import CALLS
 from flexmdm_jax.inference.model import Request
 from flexmdm_jax.inference.replay import token_labels
 from flexmdm_jax.prediction import ignores_padding
@@ -75,7 +76,8 @@ class Writer:
     model: the model.
     bounds: what a visitor may ask for.
     samplers: ways to sample it, by name.
-    calls: numbers of network calls to choose from.
+    calls: numbers of network calls a sample to choose from.
+    score_calls: the same, for each text that is scored.
     lengths: limits of a sample's tokens to choose from, evenly apart; one where
       the model has one length only.
   """
@@ -84,6 +86,7 @@ class Writer:
     """Lists what there is to choose."""
     self.model, self.bounds = model, bounds or Bounds()
     self.calls = doubled(8, self.bounds.calls)
+    self.score_calls = doubled(2 * CALLS, self.bounds.calls)
     own = Preset(model.sampler, model.path)
     self.samplers = {OWN: own, **model.presets}
     if model.method != "autoregressive":
@@ -139,6 +142,13 @@ class Writer:
     _require_seed(seed)
     texts = [read_text(self.model, line) for line in lines]
     tokens = [len(self.model.encode(text)) for text in texts]
+    room = self.model.max_length - (self.model.method == "autoregressive")
+    for number, length in enumerate(tokens, start=1):
+      if length > room:
+        raise InputError(
+          f"text {number} has {length} tokens, more than the model's {room}:"
+          " shorten it."
+        )
     yield render.message("Scoring: it may take a minute.")
     self._make_room("score", len(texts), calls)
     nats, errors = self.model.log_likelihood(

@@ -26,7 +26,7 @@ def main(url, path):
     step.wait_for()
     step.wait_for(state="detached")
     go.click()
-    page.get_by_text("step 40 of").first.wait_for()
+    page.get_by_text(re.compile(r"step (2[5-9]|3\d|4\d) of")).first.wait_for()
     page.screenshot(path=path, full_page=True)
 
 

@@ -9,6 +9,7 @@ import pytest
 from flexmdm_jax.demo.bounds import Bounds
 from flexmdm_jax.demo.writer import OWN, Choices, Writer
 from flexmdm_jax.inference import PromptForm
+from flexmdm_jax.inference.likelihood import CALLS
 from tests.inference.tiny import BEGIN, PAD, PRESETS, model
 
 CHOICES = Choices(
@@ -54,8 +55,8 @@ def test_holes_are_filled(writer):
 
 
 def test_texts_are_scored(writer):
-  *_, page = writer.score("ab\n\nabc", 8, 0)
-  nats, _ = writer.model.log_likelihood(["ab", "abc"], num_times=8)
+  *_, page = writer.score("ab\n\nabc", 2 * CALLS, 0)
+  nats, _ = writer.model.log_likelihood(["ab", "abc"], num_times=2 * CALLS)
   assert all(f"<td>{x:.2f} ± " in page for x in nats)
 
 
@@ -92,7 +93,8 @@ def test_wrong_texts_are_told(writer):
     (writer.prompt("a" * 41, CHOICES), "41 characters, more than 40"),
     (writer.prompt("a" * 13, CHOICES), "13 tokens, more than the model"),
     (writer.prompt("abc", change(length=2)), "3 tokens, more than the model"),
-    (writer.score("a" * 13, 8, 0), "13 tokens"),
+    (writer.score("ab\n" + "a" * 13, 128, 0), "text 2 has 13 tokens"),
+    (writer.score("a", 8, 0), "=8 is too small"),
     (writer.score("a", 1000, 0), "calls=1000"),
     (writer.score("", 8, 0), "there is no text"),
   ):
@@ -126,7 +128,7 @@ def test_baselines_do_what_they_can(method):
   assert found == [generation.text for generation in whole]
   *_, page = writer.infill("a[...]", CHOICES)
   assert "needs a model that inserts" in page
-  *_, page = writer.score("ab", 8, 0)
+  *_, page = writer.score("ab", 2 * CALLS, 0)
   assert "bits per token" in page
 
 
