@@ -1,9 +1,10 @@
 """Benchmark of the sampler, against its dense path and its floors.
 
-A call of the network must read its blocks' weights, and multiply each token
-that is there with them. The sum over calls of the former at the measured
-bandwidth, and of the latter at the measured rate of matrix products, are the
-two floors. The vocabulary's head is left out: its cost follows the tokens.
+A call of the network must read its weights, and multiply each token that is
+there with them; the vocabulary's head where there are masks, and them alone.
+The sum over calls of the former at the measured bandwidth, and of the latter at
+the measured rate of matrix products, are two floors. The larger of both in each
+call, summed, is the third.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from flexmdm_jax.rows import empty_start
 from flexmdm_jax.sampling import SamplerConfig, sample
 
 BASELINES = ("dense",)
+_VOCAB_HEADS = ("head", "vocab_head")
 
 
 @jax.tree_util.register_dataclass
@@ -88,18 +90,37 @@ def floors(denoiser, trace, limits) -> dict[str, float]:
     denoiser: a denoiser, for the sizes of its parameters.
     trace: trace of the samples; every step is taken to call the network.
     limits: rates of the device, see `device_limits`.
+
+  Returns:
+    `weight_streaming`, `matmul`, and `roofline`, the larger in each call.
   """
   flat = traverse_util.flatten_dict(denoiser.params)
-  blocks = {path: x for path, x in flat.items() if path[0] == "blocks"}
-  weights = sum(x.nbytes for x in blocks.values())
-  multiplied = sum(x.size for path, x in blocks.items() if path[-1] == "kernel")
-  length = np.asarray(trace.length[:-1])
-  tokens = float(np.sum(length + 1))
+  head = {path: x for path, x in flat.items() if path[0] in _VOCAB_HEADS}
+  # A table of embeddings is looked up, and not read.
+  rest = {
+    path: x
+    for path, x in flat.items()
+    if path[0] != "embed" and path not in head
+  }
+  blocks = {path: x for path, x in rest.items() if path[0] == "blocks"}
+
+  def num_bytes(params):
+    return sum(x.nbytes for x in params.values())
+
+  def multiplied(params):
+    return sum(x.size for path, x in params.items() if path[-1] == "kernel")
+
+  masks = np.asarray(trace.tokens[:-1]) == denoiser.model.vocab.mask
+  masks = masks.sum(axis=(1, 2))  # of each call
+  tokens = np.asarray(trace.length[:-1] + 1).sum(axis=1)
+  streamed = num_bytes(rest) + (masks > 0) * num_bytes(head)
+  flops = 2.0 * (tokens * multiplied(blocks) + masks * multiplied(head))
+  streaming = streamed / limits["copy_bytes_per_second"]
+  matmul = flops / limits["matmul_flops_per_second"]
   return dict(
-    weight_streaming=length.shape[0]
-    * weights
-    / limits["copy_bytes_per_second"],
-    matmul=2 * multiplied * tokens / limits["matmul_flops_per_second"],
+    weight_streaming=float(streaming.sum()),
+    matmul=float(matmul.sum()),
+    roofline=float(np.maximum(streaming, matmul).sum()),
   )
 
 
@@ -149,6 +170,7 @@ def measure(
           mean_length=length,
           seconds=seconds,
           speedup={name: seconds[name] / seconds["ours"] for name in baselines},
+          floor_seconds=floor,
           share_of_floor={
             name: x / seconds["ours"] for name, x in floor.items()
           },

@@ -97,9 +97,10 @@ def topology(name: str) -> Topology:
   gpu = re.fullmatch(r"gpu:(h100|h200):([1-9]\d*)", name)
   if gpu:
     return _gpus(gpu[1], int(gpu[2]))
-  kind = name.partition(":")[0]
-  if kind not in _TPUS or not re.fullmatch(r"\w+:\d+(x\d+){1,2}", name):
+  kind, _, sizes = name.partition(":")
+  if kind not in _TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", sizes):
     raise InputError(f"topology={name} is unknown: there are {_FORMS}.")
+  sizes = [int(size) for size in sizes.split("x")]
   if importlib.util.find_spec("libtpu") is None:
     raise InputError(
       f"topology={name} needs libtpu: pip install 'flexmdm_jax[tpu]'."
@@ -107,7 +108,11 @@ def topology(name: str) -> Topology:
   for key, value in _TPU_ENVIRONMENT.items():
     os.environ.setdefault(key, value)
   try:
-    found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    # A host has 2x2 chips, unless it is said to have the one that there is.
+    alone = dict(chips_per_host_bounds=[1, 1, 1]) if set(sizes) == {1} else {}
+    found = topologies.get_topology_desc(
+      platform="tpu", topology_name=name, **alone
+    )
   except Exception as error:  # whatever libtpu makes of a wrong shape
     raise InputError(
       f"topology={name} is none that libtpu knows"

@@ -29,8 +29,21 @@ _KINDS = (
   "all-to-all",
   "collective-permute",
 )
+# Instructions that take no time of their own.
+_FREE = frozenset(
+  "parameter constant tuple get-tuple-element bitcast after-all partition-id"
+  " replica-id opt-barrier domain".split()
+)
+# Instructions that compute nothing: they move or round what is there.
+_MOVES = frozenset(
+  "copy transpose convert reshape slice dynamic-slice dynamic-update-slice pad"
+  " concatenate broadcast iota reverse".split()
+)
+# Custom calls that only tell the compiler something.
+_NOTES = ("AllocateBuffer", "AssumeGatherIndicesInBound")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = ")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(
   r"(?:calls|to_apply|true_computation|false_computation|body"
@@ -60,6 +73,26 @@ class Collective:
   bytes: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Operation:
+  """Runs of one kind of operation in a step, and what they write.
+
+  Attributes:
+    kind: "matmul", a fusion or a library's call with a product of matrices;
+      "kernel", another call of a library or of a kernel of our own; "copy",
+      "transpose" and "convert", which compute nothing: fusions of such alone
+      too; "prefetch", a copy to a nearer memory; "gather", "scatter" and
+      "sort", and fusions with them; "fusion", all other operations.
+    count: number of runs.
+    bytes: size of their results; of one that updates a part of an array, the
+      part's.
+  """
+
+  kind: str
+  count: int
+  bytes: float
+
+
 def collectives(text: str, num_devices: int) -> list[Collective]:
   """Counts the collectives of one run of a program, and their bytes.
 
@@ -70,53 +103,191 @@ def collectives(text: str, num_devices: int) -> list[Collective]:
     text: the program, `compiled.as_text()`.
     num_devices: number of devices of the program.
   """
+
+  def of_operation(line, operation, shape):
+    kind = operation.removesuffix("-start")
+    if kind not in _KINDS:
+      return None
+    group = _group_size(line, num_devices)
+    return (kind, group), _sent(operation, shape, group)
+
   bodies, entry = _computations(text)
+  return [
+    Collective(*key, count, num_bytes)
+    for key, (count, num_bytes) in _walk(bodies, entry, of_operation)
+  ]
+
+
+def operations(text: str) -> list[Operation]:
+  """Counts the operations of one run of a program, and what they write.
+
+  Loops and conditionals count as in `collectives`, whose operations are left
+  out here.
+
+  Args:
+    text: the program, `compiled.as_text()`.
+  """
+  bodies, entry = _computations(text)
+  lines = {
+    match[1]: line
+    for body in bodies.values()
+    for line in body
+    if (match := _INSTRUCTION.match(line))
+  }
+
+  def of_operation(line, operation, shape):
+    kind = _kind(line, operation, shape, bodies)
+    return kind and (kind, _written(line, bodies, lines))
+
+  return [
+    Operation(kind, count, num_bytes)
+    for kind, (count, num_bytes) in _walk(bodies, entry, of_operation)
+  ]
+
+
+def _walk(bodies, entry, of_operation):
+  """Sums what a program's operations cost, with all that they call.
+
+  Args:
+    bodies: lines of each computation.
+    entry: name of the one that is run.
+    of_operation: `(line, operation, shape) -> (key, bytes)`, or None for what
+      costs nothing but what it calls.
+
+  Returns:
+    Pairs of a key and (count, bytes), sorted.
+  """
   seen: dict[str, dict] = {}
 
   def cost(name):
-    if name in seen:
-      return seen[name]
-    total = defaultdict(lambda: [0, 0.0])
-    for line in bodies.get(name, ()):
-      for key, (count, num_bytes) in _of_line(line).items():
-        total[key][0] += count
-        total[key][1] += num_bytes
-    seen[name] = dict(total)
+    if name not in seen:
+      seen[name] = _total((1, of_line(line)) for line in bodies.get(name, ()))
     return seen[name]
 
-  def _of_line(line):
+  def of_line(line):
     match = _OPERATION.match(line)
     if not match:
       return {}
     shape, operation = match.groups()
-    kind = operation.removesuffix("-start")
-    if kind in _KINDS:
-      group = _group_size(line, num_devices)
-      return {(kind, group): (1, _sent(operation, shape, group))}
-    called = [
-      name
+    own = of_operation(line, operation, shape)
+    if own:
+      return {own[0]: (1, own[1])}
+    costs = [
+      cost(name)
       for names in _CALLED.findall(line)
       for name in _NAME.findall(names)
       if name in bodies
     ]
-    costs = [cost(name) for name in called]
     if operation == "conditional":
       return max(costs, key=lambda c: sum(b for _, b in c.values()), default={})
     times = _trip_count(line, bodies) if operation == "while" else 1
-    total = defaultdict(lambda: (0, 0.0))
-    for one in costs:
-      for key, (count, num_bytes) in one.items():
-        before = total[key]
-        total[key] = (
-          before[0] + times * count,
-          before[1] + times * num_bytes,
-        )
-    return total
+    return _total((times, one) for one in costs)
 
-  return [
-    Collective(kind, group, count, num_bytes)
-    for (kind, group), (count, num_bytes) in sorted(cost(entry).items())
-  ]
+  return sorted(cost(entry).items())
+
+
+def _total(costs):
+  """Adds up pairs of a number of times and {key: (count, bytes)}."""
+  total = defaultdict(lambda: (0, 0.0))
+  for times, one in costs:
+    for key, (count, num_bytes) in one.items():
+      before = total[key]
+      total[key] = before[0] + times * count, before[1] + times * num_bytes
+  return dict(total)
+
+
+def _kind(line, operation, shape, bodies):
+  """Names the `Operation.kind` of an instruction; None if it does nothing."""
+  operation = operation.removesuffix("-start")
+  if operation in _FREE or operation in _KINDS or operation.endswith("-done"):
+    return None
+  if operation in ("while", "conditional", "call", "async", "async-update"):
+    return None
+  inside = _inside(line, operation, bodies)
+  if inside & {"dot", "convolution"}:
+    return "matmul"
+  if operation == "custom-call":
+    target = re.search(r'custom_call_target="([^"]*)"', line)[1]
+    if target in _NOTES:
+      return None
+    return "matmul" if re.search("gemm|matmul", target) else "kernel"
+  for kind in ("scatter", "gather", "sort"):
+    if kind in inside:
+      return kind
+  if inside - _MOVES:
+    return "fusion"
+  if re.search(r"S\([1-9]\d*\)", shape):
+    return "prefetch"
+  for kind in ("transpose", "convert"):
+    if kind in inside:
+      return kind
+  return "copy"
+
+
+def _inside(line, operation, bodies):
+  """Names of the operations of an instruction, those of its fusion."""
+  if operation != "fusion":
+    return {operation}
+  found = set()
+  for inner in _fused(line, bodies):
+    match = _OPERATION.match(inner)
+    if match and match[2] not in _FREE:
+      found |= _inside(inner, match[2], bodies)
+  return found
+
+
+def _fused(line, bodies):
+  """Lines of the computation of a fusion."""
+  return bodies.get(re.search(r"calls=%?([\w.\-]+)", line)[1], ())
+
+
+def _written(line, bodies, lines):
+  """Bytes that an instruction writes.
+
+  Args:
+    line: the instruction.
+    bodies: lines of each computation.
+    lines: line of each instruction, by name.
+  """
+  shape, operation = _OPERATION.match(line).groups()
+  if operation in ("fusion", "fusion-start"):
+    root = [one for one in _fused(line, bodies) if "ROOT " in one]
+    return _written(root[0], bodies, lines) if root else _size(shape)
+  operands = _DEFINITION.match(line)
+  operands = _NAME.findall(operands[4]) if operands else []
+  operands = [lines[name] for name in operands if name in lines]
+  if operation == "tuple":
+    return sum(_written(one, bodies, lines) for one in operands)
+  if operation == "bitcast" and operands:
+    return _written(operands[0], bodies, lines)
+  if operation == "dynamic-update-slice" and len(operands) > 1:
+    return _size(_OPERATION.match(operands[1])[1])
+  if "__cublas" in line:  # (result, workspace)
+    return _size(_elements(shape)[0] if shape[0] == "(" else shape)
+  if operation.endswith("-start"):  # ((operands), results, ..) or like those
+    whole = [_size(one) for one in _elements(shape)]
+    return whole[0 if operation == "copy-start" else 1]
+  return _size(shape)
+
+
+def _elements(shape):
+  """Splits the shape of a tuple at its own commas."""
+  found, depth = [""], 0
+  for character in shape[1:-1]:
+    depth += (character in "([{") - (character in ")]}")
+    if character == "," and not depth:
+      found.append("")
+    else:
+      found[-1] += character
+  return found
+
+
+def _size(shape):
+  """Bytes of the arrays of a shape."""
+  return sum(
+    _WIDTHS.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n)
+    for kind, dims in _ARRAY.findall(shape)
+  )
 
 
 def _computations(text):

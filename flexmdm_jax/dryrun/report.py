@@ -83,7 +83,8 @@ def train_report(
   mesh = dict(step.batch_sharding.mesh.shape)
   masked = masked_share(run)
   work = roofline.work_of(run.model, step.abstract_params, B, masked)
-  sent = hlo.collectives(compiled.as_text(), num_devices)
+  text = compiled.as_text()
+  sent = hlo.collectives(text, num_devices)
   predicted = roofline.predict(
     work,
     topology.device,
@@ -104,6 +105,8 @@ def train_report(
       hardware=work.hardware_flops,
       masked_share=masked,
     ),
+    operations=[dataclasses.asdict(one) for one in hlo.operations(text)],
+    cost_analysis=cost_analysis(compiled),
     collectives=[dataclasses.asdict(one) for one in sent],
     collective_bytes=by_kind(sent),
     prediction=dict(
@@ -174,7 +177,8 @@ def sample_report(
     lowered = jax.jit(draw).lower(key, on_path, start)
     compiled = compiled_for(topology, lowered)
   seconds = time.perf_counter() - begin
-  sent = hlo.collectives(compiled.as_text(), len(topology.devices))
+  text = compiled.as_text()
+  sent = hlo.collectives(text, len(topology.devices))
   work = roofline.work_of(run.model, params, batch_size, masked=1.0)
   call = roofline.call_seconds(
     work, topology.device, len(topology.devices), layout.tensor
@@ -189,6 +193,8 @@ def sample_report(
     parameters=dict(total=work.parameters, trainable=work.trainable),
     bytes_per_device=memory(compiled),
     flops=dict(call=work.forward_flops),
+    operations=[dataclasses.asdict(one) for one in hlo.operations(text)],
+    cost_analysis=cost_analysis(compiled),
     collectives=[dataclasses.asdict(one) for one in sent],
     collective_bytes=by_kind(sent),
     prediction=dict(
@@ -294,6 +300,16 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     + parts["code"]
   )
   return parts
+
+
+def cost_analysis(compiled: jax.stages.Compiled) -> dict[str, float]:
+  """Reads the operations and bytes that XLA counts, a turn of each loop.
+
+  It counts neither on GPUs.
+  """
+  found = compiled.cost_analysis() or {}
+  names = dict(flops="flops", bytes_accessed="bytes accessed")
+  return {name: found[key] for name, key in names.items() if key in found}
 
 
 def by_kind(sent: list[hlo.Collective]) -> dict[str, float]:

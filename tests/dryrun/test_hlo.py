@@ -1,7 +1,14 @@
 # ruff: noqa: E501
+import jax
+import jax.numpy as jnp
 import pytest
 
-from flexmdm_jax.dryrun.hlo import Collective, collectives
+from flexmdm_jax.dryrun.hlo import (
+  Collective,
+  Operation,
+  collectives,
+  operations,
+)
 
 # A loop of 3, or of 0, 2, .. 8, with a gather in it, in a fusion; a conditional; groups of both
 # spellings; an asynchronous reduction.
@@ -97,3 +104,76 @@ ENTRY %main (x: f32[8]) -> f32[16] {
 }
 """
   assert collectives(text, 2) == [Collective("all-gather", 2, 1, 32)]
+
+
+# A loop of 3 with an update in place, a product in a fusion and a fused
+# transpose; a library's product, a kernel, a copy to nearer memory, a conversion.
+OPERATIONS = """
+%moves (p: bf16[4,8]) -> bf16[8,4] {
+  %p.1 = bf16[4,8]{1,0} parameter(0)
+  %cast = f32[4,8]{1,0} convert(%p.1)
+  ROOT %turned = bf16[8,4]{1,0} transpose(%cast), dimensions={1,0}
+}
+
+%product (p: bf16[4,8], q: bf16[8,4]) -> f32[4,4] {
+  %p.2 = bf16[4,8]{1,0} parameter(0)
+  %q.2 = bf16[8,4]{1,0} parameter(1)
+  ROOT %dot = f32[4,4]{1,0} dot(%p.2, %q.2), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%write (whole: f32[100,4], part: f32[4], i: s32[]) -> f32[100,4] {
+  %whole = f32[100,4]{1,0} parameter(0)
+  %part = f32[4]{0} parameter(1)
+  %i = s32[] parameter(2)
+  %row = f32[1,4]{1,0} bitcast(%part)
+  %zero = s32[] constant(0)
+  ROOT %written = f32[100,4]{1,0} dynamic-update-slice(%whole, %row, %i, %zero)
+}
+
+%body (state: (s32[], f32[100,4])) -> (s32[], f32[100,4]) {
+  %state = (s32[], f32[100,4]{1,0}) parameter(0)
+  %array = f32[100,4]{1,0} get-tuple-element(%state), index=1
+  %d = f32[4,4]{1,0} fusion(%a, %b), kind=kOutput, calls=%product
+  %begin = ((f32[100,4]{1,0}, f32[4]{0}), f32[100,4]{1,0}, u32[]) fusion-start(%array, %x), kind=kLoop, calls=%write
+  %end = f32[100,4]{1,0} fusion-done(%begin)
+  ROOT %next = (s32[], f32[100,4]{1,0}) tuple(%j, %end)
+}
+
+%condition (state: (s32[], f32[100,4])) -> pred[] {
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}
+
+ENTRY %main (x: bf16[4,8]) -> bf16[8,4] {
+  %x = bf16[4,8]{1,0} parameter(0)
+  %loop = (s32[], f32[100,4]{1,0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %gemm = (f32[4,4]{1,0}, s8[64]{0}) custom-call(%x, %y), custom_call_target="__cublas$lt$matmul"
+  %ours = bf16[4,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call"
+  %nearer = (bf16[4,8]{1,0:T(8,128)(2,1)S(1)}, bf16[4,8]{1,0}, u32[]) copy-start(%x)
+  %there = bf16[4,8]{1,0:T(8,128)(2,1)S(1)} copy-done(%nearer)
+  %same = bf16[4,8]{1,0} copy(%x)
+  %rounded = f32[4,8]{1,0} convert(%x)
+  ROOT %moved = bf16[8,4]{1,0} fusion(%x), kind=kLoop, calls=%moves
+}
+"""
+
+
+def test_operations_by_hand():
+  assert set(operations(OPERATIONS)) == {
+    # Without the library's workspace.
+    Operation("matmul", 4, 4 * 64),
+    Operation("kernel", 1, 64),
+    # Four numbers of 400 in each turn, and one copy.
+    Operation("copy", 3 + 1, 3 * 16 + 64),
+    Operation("prefetch", 1, 64),
+    Operation("convert", 1, 128),
+    Operation("transpose", 1, 64),
+  }
+
+
+def test_operations_of_a_compiled_program():
+  def step(x):
+    return jax.lax.fori_loop(0, 5, lambda _, x: jnp.sin(x @ x), x)
+
+  x = jax.ShapeDtypeStruct((16, 16), jnp.float32)
+  found = operations(jax.jit(step).lower(x).compile().as_text())
+  assert {one.kind: one.count for one in found}["matmul"] == 5
