@@ -19,7 +19,7 @@ _FONTS = ("system-ui", "sans-serif")
 _MONO = ("ui-monospace", "monospace")
 _CSS = """
 footer, .fx-hidden {display: none !important}
-.gradio-container {max-width: 1100px !important}
+.gradio-container {max-width: 1100px !important; margin: 0 auto !important}
 """
 
 
@@ -232,9 +232,9 @@ def _heading(writer: Writer, name: str) -> str:
     f"{model.vocab.size:,} ids",
   ]
   kinds = {
-    "flexmdm": "a FlexMDM: it inserts places and fills them, in any order",
-    "mdm": "a fixed-length MDM: it fills the places that are there",
-    "autoregressive": "an autoregressive model: it writes from left to right,"
+    "flexmdm": "A FlexMDM: it inserts places and fills them, in any order",
+    "mdm": "A fixed-length MDM: it fills the places that are there",
+    "autoregressive": "An autoregressive model: it writes from left to right,"
     " and a sample is shown once it is done",
   }
   told = html.escape(f"{kinds[model.method]}. {', '.join(facts)}.")
