@@ -22,6 +22,8 @@ import jaxtyping
 import pytest
 from safetensors import numpy as safetensors
 
+from tests.browser import browser  # noqa: F401, a fixture
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Checks the annotated shapes of every call. These are the modules whose
