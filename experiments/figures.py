@@ -2,7 +2,7 @@
 
   make figures        (python -m experiments.figures --out=docs/images)
 
-The picture of the mazes is the quickstart's: `make quickstart mazes`.
+The picture of the mazes is the quickstart's: `make mazes`.
 """
 
 import pathlib

@@ -75,10 +75,10 @@ def bound(path: pathlib.Path) -> None:
       f"{total[kind]:.3f}",
       ha="right",
       va="center",
-      color="white",
+      color=INK,
       weight="bold",
       fontsize=10,
-      bbox={"facecolor": style.colour, "edgecolor": "none", "pad": 2},
+      bbox={"facecolor": "white", "edgecolor": "none", "pad": 2.5},
     )
     right.plot(
       times,
