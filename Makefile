@@ -37,12 +37,15 @@ format: $(VENV)/installed
 	$(VENV)/bin/ruff format .
 
 # The site, in build/docs; a broken link or a missing name fails.
-.PHONY: docs figures notebooks
+.PHONY: docs figures mazes notebooks
 docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-# The pictures of the pages.
-figures: quickstart
+# The pictures of the pages, in minutes; that of the mazes is the quickstart's.
+figures: $(VENV)/installed
+	$(RUN) -m experiments.figures --out=docs/images
+
+mazes: quickstart
 	cp build/quickstart/mazes.png docs/images/mazes.png
 
 # The notebooks of experiments/colab with their outputs; SETTINGS=full trains for

@@ -124,7 +124,7 @@ TESTED_IN = {
   "experiments/test_sample.py": ["inference/replay"],
   "models/test_dit.py": ["models/denoiser", "models/gaps", "models/layers"],
   "models/test_transformer.py": ["models/lora", "mesh"],
-  "pictures/test_figures.py": ["tasks/maze/plots"],
+  "pictures/test_figures.py": ["pictures/style", "tasks/maze/plots"],
   "pretrained/test_checkpoint.py": [
     "pretrained/folder",
     "pretrained/retrofit",

@@ -131,7 +131,7 @@ def write_page(path: str | os.PathLike, title: str, played: Replay) -> None:
     title: heading of the page, plain text.
     played: the samples.
   """
-  render = Render(labels=played.label)
+  render = Render(labels=played.label, running=not played.between)
   write_trace_html(path, title, played.samples, played.times, render)
 
 

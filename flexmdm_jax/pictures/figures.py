@@ -1,76 +1,35 @@
 """Pictures of training curves, length laws and success rates.
 
-Every function takes plain NumPy data and a path, and writes one PNG file. The
-figures are built without pyplot, so nothing here touches process-wide state.
+Every function takes plain NumPy data and a path, and writes one file, SVG where
+the name ends so and else PNG. The figures are built without pyplot, so nothing
+here touches process-wide state; `style` has their look.
 """
 
-import itertools
+import dataclasses
 import os
-import pathlib
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from flexmdm_jax.errors import InputError
 from flexmdm_jax.exact.quality import SamplerQuality
 from flexmdm_jax.metrics.lengths import kolmogorov_smirnov
+from flexmdm_jax.pictures.style import (
+  DATA,
+  DPI,
+  INK,
+  Style,
+  make_figure,
+  model_styles,
+  require,
+  save,
+  thousands,
+  write_legend,
+  write_title,
+)
 
-DPI = 160  # pixels per inch of every picture
-
-INK = "#23272e"
-MUTED = "#6b7280"
-_GRID = "#e5e7eb"
-_DATA = "#4b5563"
-
-
-class Style(NamedTuple):
-  """How a model's line is drawn: colour, marker and dash pattern."""
-
-  colour: str
-  marker: str
-  dash: str
-
-
-# Okabe and Ito's palette without yellow and black, which are hard to see on
-# white or reserved for the data.
-_PINNED = {
-  "flexmdm": Style("#0072b2", "o", "-"),
-  "mdm": Style("#d55e00", "s", "-"),
-}
-_FREE = [("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P")]
-_DASHES = ("-", "--", ":", "-.")
-
-
-def model_styles(names: Iterable[str]) -> dict[str, Style]:
-  """Gives each model a style that is the same in every figure.
-
-  A style follows from the name alone, unless two names of one figure would
-  share it: then the later name, in alphabetical order, takes the next free one.
-
-  Args:
-    names: model names; "FlexMDM" and "MDM" (in any case) have fixed colours.
-
-  Returns:
-    name -> style, in the order given; distinct for up to 18 names.
-  """
-  names = list(dict.fromkeys(names))
-  styles = {n: _PINNED[n.lower()] for n in names if n.lower() in _PINNED}
-  for name in sorted(set(names) - set(styles)):
-    # Not `hash`: Python salts it, so colours would change with every run.
-    first = zlib.crc32(name.encode()) % len(_FREE)
-    rotated = _FREE[first:] + _FREE[:first]
-    choices = [
-      Style(colour, marker, dash)
-      for dash, (colour, marker) in itertools.product(_DASHES, rotated)
-    ]
-    taken = set(styles.values())
-    styles[name] = next((c for c in choices if c not in taken), choices[0])
-  return {name: styles[name] for name in names}
+__all__ = ["DPI", "model_styles"]
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -118,7 +77,7 @@ def plot_loss(
     InputError: no curves, or a curve's steps and losses differ in length.
   """
   require(curves, "plot_loss needs at least one curve.")
-  figure, (axes,) = _figure(7.2, 4.2, columns=1)
+  figure, (axes,) = make_figure(7.2, 4.2, columns=1)
   smoothed, shown = [], []
   for name, style in model_styles(curves).items():
     steps, losses = (np.asarray(a) for a in curves[name])
@@ -135,10 +94,10 @@ def plot_loss(
   _loss_axis(axes, np.concatenate(smoothed), np.concatenate(shown))
   axes.set_xlabel("training step")
   axes.set_ylabel(ylabel)
-  axes.xaxis.set_major_formatter(ticker.FuncFormatter(_thousands))
+  axes.xaxis.set_major_formatter(ticker.FuncFormatter(thousands))
   axes.margins(x=0.01)
-  _title(axes, "Training loss")
-  _legend(axes, loc="upper right")
+  write_title(axes, "Training loss")
+  write_legend(axes, loc="upper right")
   save(figure, path)
 
 
@@ -183,15 +142,15 @@ def plot_length_law(
   for name, values in lengths.items():
     require(values.size, f"The lengths of {name!r} are empty.")
   styles = model_styles(models)
-  figure, (histogram, cumulative) = _figure(10, 4.0, columns=2)
+  figure, (histogram, cumulative) = make_figure(10, 4.0, columns=2)
   pooled = np.concatenate(list(lengths.values()))
   edges, longest = length_edges(pooled), int(pooled.max())
   widths = np.diff(edges)
 
   share = np.histogram(data, edges)[0] / (len(data) * widths)
-  histogram.stairs(share, edges, fill=True, color=_DATA, alpha=0.25, lw=0)
-  histogram.stairs(share, edges, color=_DATA, lw=1.2, label="data")
-  cumulative.plot(*_steps(data), color=_DATA, lw=4, alpha=0.4, label="data")
+  histogram.stairs(share, edges, fill=True, color=DATA, alpha=0.25, lw=0)
+  histogram.stairs(share, edges, color=DATA, lw=1.2, label="data")
+  cumulative.plot(*_steps(data), color=DATA, lw=4, alpha=0.4, label="data")
   for name, style in styles.items():
     look = {"color": style.colour, "ls": style.dash, "lw": 1.8}
     share = np.histogram(models[name], edges)[0] / (len(models[name]) * widths)
@@ -207,10 +166,10 @@ def plot_length_law(
   histogram.set_ylabel("share per token of length")
   cumulative.set_ylim(0, 1.02)
   cumulative.set_ylabel("share at most this long")
-  _title(histogram, "Length law")
-  _title(cumulative, "Cumulative")
-  _legend(histogram, loc="best")
-  _legend(cumulative, loc="best")
+  write_title(histogram, "Length law")
+  write_title(cumulative, "Cumulative")
+  write_legend(histogram, loc="best")
+  write_legend(cumulative, loc="best")
   save(figure, path)
 
 
@@ -260,7 +219,7 @@ def plot_success_by_steps(
   """
   require(results, "plot_success_by_steps needs at least one result.")
   require(trials >= 1, f"trials={trials} must be at least 1.")
-  figure, (axes,) = _figure(6.4, 4.2, columns=1)
+  figure, (axes,) = make_figure(6.4, 4.2, columns=1)
   for name, style in model_styles(results).items():
     steps = np.array(sorted(results[name]))
     success = np.array([results[name][s] for s in steps], np.float64)
@@ -293,8 +252,10 @@ def plot_success_by_steps(
   axes.set_ylim(0, 100)
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
   axes.set_ylabel("problems solved")
-  _title(axes, "Success by sampling steps", f"± 1 standard error, N = {trials}")
-  _legend(axes, loc="best")
+  write_title(
+    axes, "Success by sampling steps", f"± 1 standard error, N = {trials}"
+  )
+  write_legend(axes, loc="best")
   save(figure, path)
 
 
@@ -318,8 +279,8 @@ def plot_perplexity_by_length(
     data or any(models.values()),
     "plot_perplexity_by_length needs at least one bin.",
   )
-  figure, (axes,) = _figure(6.4, 4.2, columns=1)
-  lines = {"data": (data, {"color": _DATA, "lw": 4, "alpha": 0.4})}
+  figure, (axes,) = make_figure(6.4, 4.2, columns=1)
+  lines = {"data": (data, {"color": DATA, "lw": 4, "alpha": 0.4})}
   for name, style in model_styles(models).items():
     look = {"color": style.colour, "ls": style.dash, "marker": style.marker}
     lines[name] = models[name], {**look, "markersize": 6, "lw": 1.8}
@@ -341,8 +302,8 @@ def plot_perplexity_by_length(
     axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
   axes.set_xlabel("scored tokens of a text")
   axes.set_ylabel("perplexity")
-  _title(axes, "Perplexity by length", "± 1 standard error")
-  _legend(axes, loc="best")
+  write_title(axes, "Perplexity by length", "± 1 standard error")
+  write_legend(axes, loc="best")
   save(figure, path)
 
 
@@ -392,7 +353,7 @@ def plot_sampler_quality(
   shown = [name for name in _QUALITIES if name != left_out]
   styles = model_styles(row.name for row in every)
   few = len(styles) <= _FEW_NAMES
-  figure, panels = _figure(
+  figure, panels = make_figure(
     3.7 * len(shown) + (0 if few else 3),
     3.8 * len(groups),
     columns=len(shown),
@@ -406,10 +367,10 @@ def plot_sampler_quality(
       # A group's title may be long: it stands alone, over all of its panels.
       name = "" if title else _QUALITIES[quality][0]
       note = f"N = {every[0].distance.num}" if quality == shown[-1] else ""
-      _title(axes, title if quality == shown[0] and title else name, note)
+      write_title(axes, title if quality == shown[0] and title else name, note)
   first = figure.axes[0]
   if few:
-    _legend(first, loc="best")
+    write_legend(first, loc="best")
   else:
     figure.legend(
       *first.get_legend_handles_labels(),
@@ -447,7 +408,7 @@ def _plot_quality(
       label=name,
     )
   floor = getattr(rows[0].distance.floor, quality)
-  axes.axhline(floor, color=_DATA, ls="--", lw=1.2, label="perfect samples")
+  axes.axhline(floor, color=DATA, ls="--", lw=1.2, label="perfect samples")
   axes.set_xscale("log", base=2)
   axes.set_yscale("log")
   ticks = sorted({row.calls for row in rows})
@@ -461,48 +422,110 @@ def _plot_quality(
   axes.set_ylabel(": ".join(_QUALITIES[quality]))
 
 
-def _figure(
-  width: float, height: float, columns: int, rows: int = 1
-) -> tuple[Figure, list[Axes]]:
-  """A figure of `width` x `height` inches and its panels, row by row."""
-  figure = Figure((width, height), dpi=DPI, layout="constrained")
-  panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-  for axes in panels:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    axes.grid(axis="y", color=_GRID, lw=0.8)
-    axes.set_axisbelow(True)
-  return figure, panels
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """Lines over one pair of axes.
+
+  Attributes:
+    title: heading of the panel.
+    lines: name -> (x, y), of one length; the same name has one look everywhere.
+    xlabel: name and unit of x.
+    ylabel: name and unit of y.
+    logs: axes that are logarithmic, "x", "y", "xy" or none; their ticks are the
+      x of the lines, and 1, 2 and 5 times powers of ten.
+    floor: name and height of a horizontal line, such as of perfect samples.
+    low: lower end of y; None for that of the lines.
+    high: upper end of y; None for that of the lines.
+  """
+
+  title: str
+  lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+  xlabel: str
+  ylabel: str
+  logs: str = ""
+  floor: tuple[str, float] | None = None
+  low: float | None = None
+  high: float | None = None
 
 
-def _title(axes: Axes, text: str, note: str = "") -> None:
-  axes.set_title(text, loc="left", color=INK, weight="bold", fontsize=11)
-  if note:
-    axes.set_title(note, loc="right", color=MUTED, fontsize=8.5)
+def plot_panels(
+  path: str | os.PathLike, panels: Sequence[Panel], columns: int | None = None
+) -> None:
+  """Draws lines in panels side by side, with one legend for all.
 
+  Args:
+    path: file to write.
+    panels: the panels, which share no axis.
+    columns: panels in a row; by default all.
 
-def _legend(axes: Axes, loc: str) -> None:
-  axes.legend(
-    loc=loc, fontsize=9, labelcolor=INK, frameon=True, edgecolor="none"
+  Raises:
+    InputError: no panel, or a line's x and y differ in length.
+  """
+  require(panels, "plot_panels needs at least one panel.")
+  columns = columns or len(panels)
+  rows = -(-len(panels) // columns)
+  figure, axes = make_figure(
+    4.1 * columns, 3.3 * rows + 0.4, columns=columns, rows=rows
   )
+  styles = model_styles(name for panel in panels for name in panel.lines)
+  shown = {}
+  for panel, place in zip(panels, axes, strict=False):
+    _plot_panel(place, panel, styles)
+    handles, names = place.get_legend_handles_labels()
+    shown.update(zip(names, handles, strict=True))
+  for place in axes[len(panels) :]:
+    place.axis("off")
+  figure.legend(
+    shown.values(),
+    shown.keys(),
+    loc="outside lower center",
+    ncols=min(len(shown), 5),
+    fontsize=9,
+    labelcolor=INK,
+    frameon=False,
+    handlelength=3,  # a dash pattern is seen whole
+  )
+  save(figure, path)
 
 
-def _thousands(value: float, _: int = 0) -> str:
-  """Writes whole steps; 12500 becomes 12.5k."""
-  return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
-
-
-def require(condition: object, message: str) -> None:
-  """Raises InputError with `message` unless `condition` holds."""
-  if not condition:
-    raise InputError(message)
-
-
-def save(figure: Figure, path: str | os.PathLike) -> None:
-  """Writes a figure as PNG, its folder too if missing."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, format="png", dpi=DPI, facecolor="white")
+def _plot_panel(axes: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
+  """Draws one panel."""
+  for name, (x, y) in panel.lines.items():
+    require(
+      len(x) == len(y),
+      f"Line {name!r} has {len(x)} x and {len(y)} y: give as many of each.",
+    )
+    style = styles[name]
+    axes.plot(
+      x,
+      y,
+      color=style.colour,
+      ls=style.dash,
+      marker=style.marker,
+      markersize=6,
+      markeredgecolor="white",
+      lw=1.8,
+      label=name,
+      zorder=3,
+    )
+  if panel.floor:
+    name, height = panel.floor
+    axes.axhline(height, color=DATA, ls=(0, (1, 1.5)), lw=1.4, label=name)
+  number = ticker.FuncFormatter(lambda v, _: f"{v:g}")
+  if "x" in panel.logs:
+    axes.set_xscale("log", base=2)
+    ticks = sorted({v for x, _ in panel.lines.values() for v in x})
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.xaxis.set_major_formatter(number)
+  else:
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(thousands))
+  if "y" in panel.logs:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_formatter(number)
+  axes.set_ylim(panel.low, panel.high)
+  axes.set_xlabel(panel.xlabel)
+  axes.set_ylabel(panel.ylabel)
+  write_title(axes, panel.title)

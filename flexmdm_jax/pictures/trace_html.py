@@ -111,10 +111,13 @@ class Render:
     walls: bool[rows, columns], True where there is a wall, or None. With a
       grid, a token is the cell row * columns + column, and the path is drawn
       in a second panel; tokens that are no cell are left out there.
+    running: whether the labels make one text, and are set as one; else each
+      has a box of its own.
   """
 
   labels: Callable[[int], str] = str
   walls: np.ndarray | None = None
+  running: bool = False
 
 
 def token_status(
@@ -229,11 +232,11 @@ def trace_document(
 
   Returns:
     JSON data: "mask" int; "times" [f]; "labels" {token: text}; "start"
-    [token]; "frozen" [position]; "grid" (rows of "#" and ".") or None; and
-    "frames", for each step 0 where nothing changed, else {"n": positions of
-    new masks, "r": positions of revealed tokens, "x": these tokens, and "p":
-    their chances if they are known}. Positions are those of the frame after the
-    step, ascending.
+    [token]; "frozen" [position]; "running" bool; "grid" (rows of "#" and ".")
+    or None; and "frames", for each step 0 where nothing changed, else {"n":
+    positions of new masks, "r": positions of revealed tokens, "x": these
+    tokens, and "p": their chances if they are known}. Positions are those of
+    the frame after the step, ascending.
 
   Raises:
     InputError: frames that cannot be aligned, or times of another shape.
@@ -267,6 +270,7 @@ def trace_document(
     },
     "start": start.tolist(),
     "frozen": np.flatnonzero(frozen).tolist(),
+    "running": bool(render.running),
     "grid": walls
     if walls is None
     else ["".join(".#"[int(wall)] for wall in row) for row in walls],
@@ -282,6 +286,9 @@ def write_trace_html(
   render: Render | None = None,
 ) -> None:
   """Writes a page that plays samples; `#step=12` opens it at step 12.
+
+  The page needs no network. Its tokens take the room that the window has, and
+  under them each has a row: thin from its insertion, thick from its reveal.
 
   Args:
     path: HTML file to write.

@@ -282,3 +282,19 @@ def test_plot_sampler_quality_of_several_paths_and_many_names(tmp_path):
   plots.plot_sampler_quality(path, {"trained": rows, "lengths_first": rows})
   # The legend of many names stands beside the panels.
   assert_picture(path, 3 * 3.7 + 3, 2 * 3.8)
+
+
+def test_plot_panels(tmp_path):
+  lines = {"FlexMDM": ([8, 16], [0.1, 0.2]), "MDM": ([8], [0.3])}
+  panel = plots.Panel("A", lines, "calls", "error", "xy", ("perfect", 0.05))
+  path = tmp_path / "panels.png"
+  plots.plot_panels(path, [panel, panel, panel], columns=2)
+  assert_picture(path, 2 * 4.1, 2 * 3.3 + 0.4)
+  for style in plots.model_styles(lines).values():
+    assert has_colour(path, style.colour)
+  for bad, says in (
+    ([], "at least one panel"),
+    ([plots.Panel("A", {"a": ([1], [])}, "", "")], "has 1 x and 0 y"),
+  ):
+    with pytest.raises(InputError, match=says):
+      plots.plot_panels(path, bad)

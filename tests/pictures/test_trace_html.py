@@ -201,6 +201,7 @@ def test_document_holds_only_changes():
     "labels": {"5": "5", "6": "6", "7": "7", "8": "8"},
     "start": [7, 8],
     "frozen": [0, 1],
+    "running": False,
     "grid": None,
     "frames": [
       {"n": [1], "r": [], "x": []},

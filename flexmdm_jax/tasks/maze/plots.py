@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from flexmdm_jax.pictures.figures import (
+from flexmdm_jax.pictures.style import (
   DPI,
   INK,
   MUTED,
