@@ -1,6 +1,6 @@
 """Pictures of the process itself: times, states, rates and bounds.
 
-They are drawn from plain numbers, in the style of `figures`. A token's three
+They are drawn from plain numbers, in the one style of `style`. A token's three
 states have one look in all of them: nothing, a hatched mask, a filled clean
 token, which greys tell apart as well.
 """
@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flexmdm_jax.pictures.figures import (
+from flexmdm_jax.pictures.style import (
   INK,
   MUTED,
-  _figure,
-  _legend,
-  _title,
+  make_figure,
   model_styles,
   require,
   save,
+  write_legend,
+  write_title,
 )
 
 MASK = "□"  # how a mask is written
@@ -60,7 +60,7 @@ def plot_hitting_times(
     f"{len(tokens)} tokens have times of shapes {first.shape} and"
     f" {second.shape}: give two times a token.",
   )
-  figure, (axes,) = _figure(7.2, 1.5 + 0.36 * len(tokens), columns=1)
+  figure, (axes,) = make_figure(7.2, 1.5 + 0.36 * len(tokens), columns=1)
   rows = np.arange(len(tokens))
   axes.barh(rows, second - first, left=first, label="a mask", lw=0.8, **_MASK)
   axes.barh(rows, 1 - second, left=second, label="clean", lw=0.8, **_CLEAN)
@@ -122,7 +122,7 @@ def plot_token_shares(
       f"The shares of {name!r} have the shape {np.shape(share)}: they must be"
       f" three at each of {len(times)} times.",
     )
-  figure, panels = _figure(3.6 * len(shares), 3.0, columns=len(shares))
+  figure, panels = make_figure(3.6 * len(shares), 3.0, columns=len(shares))
   for axes, (name, share) in zip(panels, shares.items(), strict=True):
     _, masked, clean = np.asarray(share, np.float64).T
     there = clean + masked
@@ -135,9 +135,9 @@ def plot_token_shares(
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("time t")
-    _title(axes, name)
+    write_title(axes, name)
   panels[0].set_ylabel("chance of a token's state")
-  _legend(panels[-1], loc="center right")
+  write_legend(panels[-1], loc="center right")
   save(figure, path)
 
 
@@ -159,7 +159,7 @@ def plot_law_over_time(
   require(
     laws and all(laws.values()), "plot_law_over_time needs at least one line."
   )
-  figure, panels = _figure(3.6 * len(laws), 3.0, columns=len(laws))
+  figure, panels = make_figure(3.6 * len(laws), 3.0, columns=len(laws))
   for axes, (name, lines) in zip(panels, laws.items(), strict=True):
     for outcome, style in model_styles(lines).items():
       axes.plot(
@@ -176,8 +176,8 @@ def plot_law_over_time(
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("time t")
-    _title(axes, name)
-    _legend(axes, loc="best")
+    write_title(axes, name)
+    write_legend(axes, loc="best")
   panels[0].set_ylabel("probability")
   save(figure, path)
 
@@ -207,7 +207,7 @@ def plot_generator(
   shown = np.where(np.eye(n, dtype=bool), np.nan, np.asarray(rates))
   shown = np.where(shown > 0, shown, np.nan)
   size = float(np.clip(0.62 * n, 3.2, 9))
-  figure, (axes,) = _figure(size + 1.6, size + 0.8, columns=1)
+  figure, (axes,) = make_figure(size + 1.6, size + 0.8, columns=1)
   axes.imshow(shown, cmap="Blues", vmin=0, vmax=2.2 * (np.nanmax(shown) or 1))
   turn = 90 if n > _FEW_CELLS else 0
   axes.set_xticks(range(n), labels=states, rotation=turn, family="monospace")
@@ -266,7 +266,7 @@ def plot_parts(
     f"Bars must have the same one to {len(_PARTS)} parts, got"
     f" {[list(parts) for parts in bars.values()]}.",
   )
-  figure, (axes,) = _figure(7.2, 1.4 + 0.5 * len(bars), columns=1)
+  figure, (axes,) = make_figure(7.2, 1.4 + 0.5 * len(bars), columns=1)
   values = np.array([list(parts.values()) for parts in bars.values()], float)
   ends = np.cumsum(values, axis=1)
   for i, name in enumerate(names):
@@ -315,7 +315,7 @@ def plot_weak_scaling(
   require(
     rows and all(rows.values()), "plot_weak_scaling needs at least one row."
   )
-  figure, (speed, kept) = _figure(9, 3.6, columns=2)
+  figure, (speed, kept) = make_figure(9, 3.6, columns=2)
   for name, style in model_styles(rows).items():
     devices = [row["devices"] for row in rows[name]]
     look = {
@@ -338,7 +338,7 @@ def plot_weak_scaling(
   speed.set_ylabel("tokens a second")
   kept.set_ylim(0, 105)
   kept.set_ylabel("share of the ideal speed, %")
-  _title(speed, "Weak scaling", "thin: ideal")
-  _title(kept, "What is kept")
-  _legend(speed, loc="best")
+  write_title(speed, "Weak scaling", "thin: ideal")
+  write_title(kept, "What is kept")
+  write_legend(speed, loc="best")
   save(figure, path)
