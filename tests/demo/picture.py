@@ -1,4 +1,4 @@
-"""Takes the README's picture of the demo: `make demo_picture`.
+"""Takes a picture of the demo: `make demo_picture`.
 
 python -m tests.demo.picture http://127.0.0.1:7860 docs/images/demo.png
 
