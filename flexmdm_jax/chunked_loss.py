@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from flexmdm_jax import mesh
 from flexmdm_jax.alignment import Alignment
 from flexmdm_jax.interpolant import Noised
-from flexmdm_jax.losses import ElboTerms, gap_nats
+from flexmdm_jax.losses import (
+  ElboTerms,
+  aligned_cross_entropy,
+  cross_entropy,
+  gap_nats,
+)
 from flexmdm_jax.prediction import Features, forbid_mask
 from flexmdm_jax.vocab import Vocab
 
@@ -85,105 +90,35 @@ def mask_nats_in_chunks(
     x = jnp.pad(x, ((0, 0), (0, beyond), *((0, 0),) * (x.ndim - 2)))
     return jnp.moveaxis(x.reshape(B, num_chunks, chunk, *x.shape[2:]), 1, 0)
 
-  def logits(weights, hidden):
-    """Computes logits [.., chunk, V] of hidden states [.., chunk, D]."""
-    (unembed, bias, matrix), (hidden, inner) = weights, hidden
-    logits = _product(hidden, unembed)
-    if matrix is not None:
-      logits += _product(inner, matrix)
-    return logits if bias is None else logits + bias.astype(jnp.float32)
-
-  def at_truth(weights, hidden, truth):
-    """Averages the true tokens' logits over the posterior, [C, B, chunk].
-
-    Only a row's own tokens can be meant: a product with their columns of the
-    matrix. Were they picked from the logits, their gradient would be an array
-    as large as the logits.
-    """
-    columns = jax.tree.map(lambda w: _columns(w, truth.tokens[0]), weights)
-    of_tokens = logits(columns, hidden)
-    if vocab is not None:
-      is_mask = (truth.tokens == vocab.mask)[:, :, None]
-      of_tokens = jnp.where(is_mask, -jnp.inf, of_tokens)
-    # A token that cannot be there may have a logit of -inf.
-    log_p = jnp.where(truth.posterior > 0, of_tokens, 0.0)
-    return jnp.sum(truth.posterior * log_p, axis=-1)
-
   def nats(weights, hidden, masked, truth):
     """Sums each row's cross-entropies in one chunk [B, chunk, ...]."""
-    hidden, mean = hidden
-    of_ids = logits(weights, hidden)
+    (unembed, bias, matrix), (hidden, inner) = weights, hidden
+    adapter = None if matrix is None else (inner, matrix)
+    logits = features._replace(
+      hidden=hidden, unembed=unembed, bias=bias, adapter=adapter
+    ).token_logits()
     if vocab is not None:
-      of_ids = forbid_mask(of_ids, vocab)
-    if mean is None:
-      ids = jnp.arange(of_ids.shape[-1])
-      mean = jnp.sum(jnp.where(ids == truth[..., None], of_ids, 0.0), axis=-1)
-    losses = jax.nn.logsumexp(of_ids, axis=-1) - mean
+      logits = forbid_mask(logits, vocab)
+    if alignment is None:
+      losses = cross_entropy(logits, truth)
+    else:
+      losses = jax.vmap(aligned_cross_entropy)(logits, truth)
     return jnp.sum(jnp.where(masked, losses, 0.0), axis=-1)
-
-  def sum_rows(weights, hidden, masked, truth):
-    mean = None
-    if alignment is not None:
-      mean, truth = at_truth(weights, hidden, truth), None
-    return _sum_chunks(nats, weights, (hidden, mean), masked, truth)
 
   inner, matrix = features.adapter or (None, None)
   if alignment is None:
     truth = cut(noised.target)
   else:
-    truth = Alignment(
-      alignment.tokens[None], cut(alignment.posterior), alignment.gaps[None]
-    )
-  return mesh.by_rows(sum_rows, B, 1)(
+    truth = jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (num_chunks, *x.shape)), alignment
+    )._replace(posterior=cut(alignment.posterior))
+  sum_chunks = mesh.by_rows(functools.partial(_sum_chunks, nats), B, 1)
+  return sum_chunks(
     (features.unembed, features.bias, matrix),
     jax.tree.map(cut, (features.hidden, inner)),
     cut(noised.masked),
     truth,
   )
-
-
-def _columns(
-  weights: Float[Array, "*d V"], ids: Int[Array, "B L"]
-) -> Float[Array, "B d L"]:
-  """Picks each row's columns of a matrix, or of a vector as a matrix."""
-  picked = jnp.take(jnp.atleast_2d(weights).T, ids, axis=0, mode="clip")
-  return jnp.swapaxes(picked, 1, 2)
-
-
-@jax.custom_vjp
-def _product(
-  x: Float[Array, "*b D"], weights: Float[Array, "*r D V"]
-) -> Float[Array, "*b V"]:
-  """Computes `x @ weights` in float32.
-
-  Its gradients are products of the inputs' type. Left to itself, JAX multiplies
-  the logits' gradient in float32, after a matrix of 16 bits was converted.
-  """
-  return jnp.matmul(x, weights, preferred_element_type=jnp.float32)
-
-
-def _product_forward(x, weights):
-  perturbed = x.perturbed, weights.perturbed
-  values = x.value, weights.value
-  return _product(*values), (_Static(perturbed), values)
-
-
-def _product_backward(residuals, cotangent):
-  perturbed, values = residuals
-  dtype = jnp.promote_types(*(x.dtype for x in values))
-
-  def product(*given):
-    filled = (x if y is None else y for x, y in zip(values, given, strict=True))
-    return jnp.matmul(*filled, preferred_element_type=dtype)
-
-  wanted = (
-    x if p else None for x, p in zip(values, perturbed.value, strict=True)
-  )
-  _, pull = jax.vjp(product, *wanted)
-  return pull(cotangent.astype(dtype))
-
-
-_product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
