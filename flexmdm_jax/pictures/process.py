@@ -208,7 +208,9 @@ def plot_generator(
   shown = np.where(shown > 0, shown, np.nan)
   size = float(np.clip(0.62 * n, 3.2, 9))
   figure, (axes,) = make_figure(size + 1.6, size + 0.8, columns=1)
-  axes.imshow(shown, cmap="Blues", vmin=0, vmax=2.2 * (np.nanmax(shown) or 1))
+  axes.imshow(
+    shown, cmap="Blues", vmin=0, vmax=2.2 * (np.nanmax(shown, initial=0) or 1)
+  )
   turn = 90 if n > _FEW_CELLS else 0
   axes.set_xticks(range(n), labels=states, rotation=turn, family="monospace")
   axes.set_yticks(range(n), labels=states, family="monospace")

@@ -95,7 +95,7 @@ def test_what_is_missing_is_installed(monkeypatch, tmp_path):
   folder = str(tmp_path / "flexmdm_jax_source")
   assert clone == ["git", "clone", "--depth=1", scope["REPOSITORY"], folder]
   assert install[1:] == ["-m", "pip", "install", f"{folder}[notebooks]"]
-  assert sys.path[-1] != folder  # monkeypatch put the list back
+  assert sys.path[-1] == folder
 
 
 def test_configs_are_cloned_beside_an_installed_wheel(monkeypatch, tmp_path):
