@@ -7,12 +7,13 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.common import problems
+from experiments.common import problems, sample_file
 from experiments.common.evaluations import Options
 from flexmdm_jax.data.tokenizers import CharTokenizer
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation import programs
 from flexmdm_jax.evaluation.solving import Solver
+from flexmdm_jax.inference import Generation, Model
 from tests.experiments.tools import run
 from tests.tiny_model import tiny_model
 
@@ -75,9 +76,20 @@ def no_sandbox(monkeypatch):
   monkeypatch.setattr(programs, "run_program", lambda *_, **__: None)
 
 
+def write(self, requests, way, *, seed, places, batch_size):
+  """Writes texts that depend on place and seed, in place of `Model.stream`."""
+  for first in range(0, len(requests), batch_size):
+    yield [
+      (place, Generation(None, [], False, 4, ["1a=b"[(place + seed) % 3 :]]))
+      for place in places[first : first + batch_size]
+    ]
+
+
 def test_rows_go_on_where_they_stopped(
   folder, file, tmp_path, monkeypatch, no_sandbox
 ):
+  monkeypatch.setattr(Model, "stream", write)
+  monkeypatch.setattr(sample_file, "fingerprint", lambda model: "one")
   settings = dict(file=file, workdir=folder, samples_per_row=2, k=["1", "2"])
   result = evaluate(tmp_path / "whole.json", **settings)
   assert (result["rows"], result["samples"], result["too_long"]) == (3, 6, 1)
