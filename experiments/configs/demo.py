@@ -1,6 +1,7 @@
 """Small stories by rules, for the demo's model; see `experiments.demo_model`.
 
-Hardware: 2 CPU cores, about three minutes; most samples are right.
+Hardware: 2 CPU cores, about three minutes. Sentences are mostly grammatical;
+whom they tell of changes now and then from one to the next.
 """
 
 from experiments.configs import base

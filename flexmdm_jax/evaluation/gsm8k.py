@@ -8,17 +8,19 @@ package math-verify tells whether they are equal, so that 0.5 and 1/2 are.
 import dataclasses
 import functools
 import importlib.util
-import re
 from typing import NamedTuple
 
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.evaluation.equality import Equality
 from flexmdm_jax.evaluation.judge import Given, Judge, row_id, text_of
 from flexmdm_jax.schema import require, setting
-from flexmdm_jax.tasks.finetune.formats import clean_number, gsm8k_parts
+from flexmdm_jax.tasks.finetune.formats import (
+  clean_number,
+  gsm8k_parts,
+  last_box,
+)
 
 NO_BOX = "no box"
-_BOX = re.compile(r"\\boxed\s*\{")
 # A longer one is no number; what would be parsed is bounded by it too.
 _MOST_CHARACTERS = 200
 
@@ -107,14 +109,3 @@ class WordProblems(Judge):
 def _equality(seconds: float) -> Equality:
   """Keeps one process: its start takes 1 to 2 s."""
   return Equality(seconds)
-
-
-def last_box(text: str) -> str | None:
-  r"""Finds the content of the last \boxed{...} whose braces are closed."""
-  for match in reversed(list(_BOX.finditer(text))):
-    depth = 1
-    for i in range(match.end(), len(text)):
-      depth += {"{": 1, "}": -1}.get(text[i], 0)
-      if not depth:
-        return text[match.end() : i]
-  return None

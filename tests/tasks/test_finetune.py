@@ -21,9 +21,10 @@ from flexmdm_jax.tasks.finetune.formats import (
   BOUNDARY,
   Cut,
   Parts,
-  boxed,
+  clean_number,
   code_parts,
   gsm8k_parts,
+  last_box,
 )
 from flexmdm_jax.tasks.finetune.records import pieces
 from flexmdm_jax.vocab import Vocab
@@ -72,20 +73,26 @@ def test_an_answer_has_its_reasons_and_a_box():
     "<reasoning>\nIt is 500*2 = $1,000.\nDone.\n</reasoning>\n"
     "<answer>\n\\boxed{1000}\n</answer>",
   )
-  assert boxed(parts.holes[0]) == "1000"
+  assert last_box(parts.holes[0]) == "1000"
 
 
 @pytest.mark.parametrize(
   ("text", "expected"),
   [
-    (r"\boxed{$1,234.}", "1234"),
-    (r"\boxed{1} or \boxed{ -2 }", "-2"),
+    (r"\boxed{$1,234.}", "$1,234."),
+    (r"\boxed{1} or \boxed{ -2 }", " -2 "),
+    (r"\boxed {\frac{1}{2}}}", r"\frac{1}{2}"),
+    (r"\boxed{1} \boxed{72", "1"),
     ("72", None),
     (r"\boxed{72", None),
   ],
 )
 def test_the_last_box_is_the_result(text, expected):
-  assert boxed(text) == expected
+  assert last_box(text) == expected
+
+
+def test_a_number_is_cleaned():
+  assert clean_number(" $1,234. ") == "1234"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,7 @@ def test_questions_become_records(settings):
   record = task.records("test")[0]
   begin, end, _ = record["ends"]
   assert task.to_text(record["tokens"][:begin]) == "How much?\n"
-  assert boxed(task.to_text(record["tokens"][begin:end])) == "1000"
+  assert last_box(task.to_text(record["tokens"][begin:end])) == "1000"
   assert end == len(record["tokens"]) == records.lengths[0]
   start = task.start([record])
   assert start.length.tolist() == [begin]
@@ -239,7 +246,7 @@ def test_a_question_is_asked_in_the_chat_template(settings, tmp_path):
     assert tokens[0] == 261 and 262 not in tokens
     assert plain.to_text(tokens[1:begin]) == f"{prefix}!"
     answer = plain.to_text(tokens[begin:end])
-    assert answer == hole or boxed(answer) == "1000"
+    assert answer == hole or last_box(answer) == "1000"
   (tmp_path / "llada" / "chat_template.jinja").write_text("{% if %}")
   with pytest.raises(InputError, match="is no template"):
     make_task("flexmdm", data)

@@ -39,6 +39,7 @@ BOUNDARY = "<infill-boundary>"
 
 
 CUTS = ("span", "lines")
+_BOX = re.compile(r"\\boxed\s*\{")
 
 
 class Parts(NamedTuple):
@@ -110,10 +111,15 @@ def chat_parts(
     return []
 
 
-def boxed(text: str) -> str | None:
-  r"""Finds the last \boxed{...} of an answer, cleaned; None without one."""
-  found = re.findall(r"\\boxed\{([^{}]*)\}", text)
-  return clean_number(found[-1]) if found else None
+def last_box(text: str) -> str | None:
+  r"""Finds the content of the last \boxed{...} whose braces are closed."""
+  for match in reversed(list(_BOX.finditer(text))):
+    depth = 1
+    for i in range(match.end(), len(text)):
+      depth += {"{": 1, "}": -1}.get(text[i], 0)
+      if not depth:
+        return text[match.end() : i]
+  return None
 
 
 def clean_number(text: str) -> str:
