@@ -184,8 +184,8 @@ class Model:
       anchors: tokens to keep in their order, with a hole on each side.
       chat: prompts are conversations, each a user's text or a list of messages,
         and are put into the model's chat template.
-      hole_tokens: masks in each hole of a prompt or an infill, one number for
-        each, for a fixed-length MDM: another model decides that. What it puts
+      hole_tokens: masks in every hole, one number for each prompt or infill; of
+        a fixed-length MDM only, since a FlexMDM decides that. What it puts
         there ends at its first pad. None: all the room after a prompt.
       seed: seed of all that is random.
       batch_size: rows at once; changes nothing but the memory.
