@@ -52,12 +52,14 @@ print("smoke test passed")
 """
 
 
-# Extras that hold no package of which a file of ours imports something.
-TOOLS = {"cuda12", "cuda13", "tpu", "docs", "dev"}
+# Extras that hold no package of which a file of ours imports something: a
+# notebook's are imported by their names, a browser's by tests.
+TOOLS = {"cuda12", "cuda13", "tpu", "docs", "dev", "notebooks", "browser"}
 # Modules that have another name than their package.
 MODULES = {
   "backports.zstd": "backports",
   "lm-eval": "lm_eval",
+  "math-verify": "math_verify",
   "mauve-text": "mauve",
 }
 # Packages that others import: the authors' code.
