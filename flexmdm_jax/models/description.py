@@ -62,7 +62,7 @@ def from_config(config: Mapping[str, Any], name: str) -> DiT | Transformer:
   return schema.build(_KINDS[kind], settings, name)
 
 
-def dtype(setting: str, name: str) -> Any:
+def dtype(setting: str, name: Any) -> Any:
   """Makes the type that a setting names.
 
   Raises:

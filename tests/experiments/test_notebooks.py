@@ -118,7 +118,7 @@ def test_a_cell_that_fails_is_one_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_runs_from_top_to_bottom(name):
-  executed = notebooks.execute(SOURCES[name], "tiny", timeout=300)
+  executed = notebooks.execute(SOURCES[name], "tiny", timeout=900)
   for cell in executed.cells:
     if cell.cell_type == "code":
       assert cell.execution_count, cell.source
@@ -130,6 +130,6 @@ def test_a_missing_text_is_one_line(tmp_path):
   source = tmp_path / "3_text.py"
   source.write_text(text.replace("MY_TEXT = None", "MY_TEXT = 'none.jsonl'"))
   with pytest.raises(InputError) as caught:
-    notebooks.execute(source, "tiny", timeout=300)
+    notebooks.execute(source, "tiny", timeout=900)
   assert "InputError" in str(caught.value) and "none.jsonl" in str(caught.value)
   assert "\n" not in str(caught.value)
