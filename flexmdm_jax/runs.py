@@ -250,11 +250,13 @@ class Run:
       return self._load_run(folder, abstract, wanted)
     config = folder / "config.json"
     if config.exists() and exported.is_exported(read_json(config)):
+      known = traverse_util.flatten_dict(dict(abstract))
       found = exported.read_params(folder, abstract, wanted)
-      return jax.tree.map(
-        lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype),
-        found,
-        _like(abstract, found),
+      return traverse_util.unflatten_dict(
+        {
+          path: x.astype(known[path].dtype)
+          for path, x in traverse_util.flatten_dict(found).items()
+        }
       )
     return pretrained_lib.load(folder, abstract, wanted)
 
@@ -512,10 +514,3 @@ class Run:
       "learning_rate": self.optimizer.learning_rate,
       "seed": self.loop.seed,
     }
-
-
-def _like(tree: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-  """Takes the leaves of `tree` at the paths of `part`."""
-  known = traverse_util.flatten_dict(dict(tree))
-  paths = traverse_util.flatten_dict(dict(part))
-  return traverse_util.unflatten_dict({path: known[path] for path in paths})

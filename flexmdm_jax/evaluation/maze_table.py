@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flexmdm_jax import files
+from flexmdm_jax.evaluation import markdown
 from flexmdm_jax.evaluation.maze_methods import train_and_score
 from flexmdm_jax.tasks import MazeTask
 
@@ -118,7 +119,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
   head = ["maze", "K", "training steps", "method"]
   head += [f"{steps} calls" for steps in sampling_steps]
   head += ["length error", "paper"]
-  lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+  lines = []
   for row in rows:
     paper = ""
     if row["size"] == 41 and row["method"] != "mdm_prefix":
@@ -129,5 +130,5 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
       f"{100 * row['success_by_steps'][steps]:.1f}" for steps in sampling_steps
     ]
     cells += [f"{row['length_error']:.2f}", paper]
-    lines.append("| " + " | ".join(map(str, cells)) + " |")
-  return "\n".join(lines) + "\n"
+    lines.append(cells)
+  return markdown.table(head, lines)

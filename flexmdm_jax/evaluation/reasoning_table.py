@@ -10,6 +10,7 @@ import numpy as np
 
 from flexmdm_jax import files
 from flexmdm_jax.errors import InputError
+from flexmdm_jax.evaluation import markdown
 from flexmdm_jax.evaluation.gsm8k import WordProblems
 from flexmdm_jax.evaluation.infilling import Infilling
 from flexmdm_jax.evaluation.judge import Judge
@@ -203,7 +204,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     else ["right", "without a box"]
   )
   head += ["seconds"]
-  lines = [_line(head), "|---" * len(head) + "|"]
+  lines = []
   for row in rows:
     for found in row["samples"]:
       cells = [row["method"], found["length"] or "none", found["steps"]]
@@ -212,15 +213,11 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         cells += [f"{found['similarity']:.3f}", f"{found['parses']:.3f}"]
       else:
         cells.append(f"{1 - found['boxed']:.3f}")
-      lines.append(_line([*cells, f"{found['sampling_seconds']:.0f}"]))
-  return "\n".join(lines) + "\n"
+      lines.append([*cells, f"{found['sampling_seconds']:.0f}"])
+  return markdown.table(head, lines)
 
 
 def _success(found: Mapping[str, Any]) -> tuple[float, float]:
   """Returns the share of successes, and its standard error."""
   name = "exact@1" if "exact@1" in found else "pass@1"
   return found[name], found[f"{name}_stderr"]
-
-
-def _line(cells: Sequence[Any]) -> str:
-  return "| " + " | ".join(map(str, cells)) + " |"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flexmdm_jax import files
+from flexmdm_jax.evaluation import markdown
 from flexmdm_jax.evaluation.likelihood import entropy
 from flexmdm_jax.evaluation.run_scorer import RunScorer
 from flexmdm_jax.evaluation.samples import held_out
@@ -121,46 +122,39 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
   """
   head = ["method", "kind", "path", "nats", "error", "over texts"]
   head += ["bits/token", "bits/character"]
-  lines = [_line(head), "|---" * len(head) + "|"]
+  lines = []
   for row in rows:
     for found in row["likelihood"]:
       lines.append(
-        _line(
-          [
-            row["method"],
-            found["kind"],
-            found["path"],
-            f"{found['nats']:.2f}",
-            f"{found['stderr']:.2f}",
-            f"{found['data_stderr']:.2f}",
-            f"{found['bits_per_token']:.3f}",
-            f"{found['bits_per_character'] or math.nan:.3f}",
-          ]
-        )
+        [
+          row["method"],
+          found["kind"],
+          found["path"],
+          f"{found['nats']:.2f}",
+          f"{found['stderr']:.2f}",
+          f"{found['data_stderr']:.2f}",
+          f"{found['bits_per_token']:.3f}",
+          f"{found['bits_per_character'] or math.nan:.3f}",
+        ]
       )
+  likelihoods = markdown.table(head, lines)
   head = ["method", "path", "calls", "length TV", "floor", "length W1"]
   head += ["perplexity", "entropy", "distinct-2"]
-  lines += ["", _line(head), "|---" * len(head) + "|"]
+  samples = []
   for row in rows:
     for made in row["samples"]:
-      lines.append(
-        _line(
-          [
-            row["method"],
-            made["path"],
-            made["calls"],
-            f"{made['length_tv']:.3f}",
-            f"{made['length_floor']['tv']:.3f}",
-            f"{made['length_wasserstein_1']:.2f}",
-            # None if every sample is empty; missing where they are no text.
-            f"{made.get('perplexity') or math.nan:.1f}",
-            f"{made.get('unigram_entropy', math.nan):.2f}",
-            f"{made.get('distinct_2', math.nan):.3f}",
-          ]
-        )
+      samples.append(
+        [
+          row["method"],
+          made["path"],
+          made["calls"],
+          f"{made['length_tv']:.3f}",
+          f"{made['length_floor']['tv']:.3f}",
+          f"{made['length_wasserstein_1']:.2f}",
+          # None if every sample is empty; missing where they are no text.
+          f"{made.get('perplexity') or math.nan:.1f}",
+          f"{made.get('unigram_entropy', math.nan):.2f}",
+          f"{made.get('distinct_2', math.nan):.3f}",
+        ]
       )
-  return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[Any]) -> str:
-  return "| " + " | ".join(map(str, cells)) + " |"
+  return f"{likelihoods}\n{markdown.table(head, samples)}"

@@ -556,12 +556,9 @@ class Model:
 
   def _holes(self, parts: list[list[int]], hole_tokens: int | None) -> Rows:
     """Makes a row with holes: of masks, where the model's lengths are fixed."""
+    row = _one(holes_start([parts], self.max_length, self.vocab))
     if self.method != "mdm":
-      return _one(holes_start([parts], self.max_length, self.vocab))
-    if len(parts) < 2:
-      raise InputError(
-        f"it has {len(parts)} parts and no hole: give at least two."
-      )
+      return row
     holes = [[self.vocab.mask] * hole_tokens] * (len(parts) - 1)
     total = sum(map(len, (*parts, *holes)))
     self._require_room(total, "what is given with its masks")
