@@ -17,8 +17,9 @@ from experiments.common import cli
 from flexmdm_jax.tasks.reasoning import make_code, make_problems
 
 _OUT = flags.DEFINE_string("out", None, "Folder to make.")
-_PROBLEMS = cli.count("problems", 60_000, "Word problems in all splits.")
+_PROBLEMS = cli.count("problems", 100_000, "Word problems in all splits.")
 _STEPS = cli.count("most_steps", 2, "Steps of the longest word problem.")
+_LARGEST = cli.count("largest", 30, "Largest number of a problem.", least=4)
 _SEED = cli.seed("Seed of the word problems.")
 flags.mark_flags_as_required(["out"])
 
@@ -28,7 +29,11 @@ def main(_):
   for name, made in {
     "code": make_code(out / "code"),
     "problems": make_problems(
-      out / "problems", _PROBLEMS.value, _SEED.value, _STEPS.value
+      out / "problems",
+      _PROBLEMS.value,
+      _SEED.value,
+      most_steps=_STEPS.value,
+      largest=_LARGEST.value,
     ),
   }.items():
     print(f"{out / name}: {made}")

@@ -266,7 +266,10 @@ def cross_entropy(
   logits: Float[Array, "*s V"], target: Int[Array, "*s"]
 ) -> Float[Array, "*s"]:
   """Computes `-log softmax(logits)[target]`, nats."""
-  at_target = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+  # A sum over all ids, since the gradient of a gather is a scatter into a second
+  # array as large as the logits.
+  picked = jnp.arange(logits.shape[-1]) == target[..., None]
+  at_target = jnp.sum(jnp.where(picked, logits, 0.0), axis=-1)
   return jax.nn.logsumexp(logits, axis=-1) - at_target
 
 

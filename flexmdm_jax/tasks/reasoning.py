@@ -48,7 +48,7 @@ def make_code(
 
 
 def make_problems(
-  folder: str | os.PathLike, num: int, seed: int = 0, most_steps: int = 2
+  folder: str | os.PathLike, num: int, seed: int = 0, **limits: int
 ) -> dict[str, int]:
   """Writes word problems as rows {"question", "answer", "text"}.
 
@@ -59,7 +59,7 @@ def make_problems(
     folder: folder to make.
     num: number of problems in all splits.
     seed: seed of all that is random.
-    most_steps: steps of the longest problem.
+    **limits: limits of `word_problems`.
 
   Returns:
     The number of rows of each split.
@@ -68,7 +68,7 @@ def make_problems(
     InputError: as `make_code`.
   """
   rows = []
-  for row in word_problems(num, seed, most_steps=most_steps):
+  for row in word_problems(num, seed, **limits):
     (parts,) = gsm8k_parts(row)
     rows.append({**row, "text": parts.given[0] + parts.holes[0]})
   return _write(
