@@ -14,7 +14,11 @@ import pathlib
 from absl import flags
 
 from experiments.common import cli
-from flexmdm_jax.tasks.reasoning import make_code, make_problems
+from flexmdm_jax.tasks.reasoning import (
+  make_code,
+  make_problems,
+  require_new,
+)
 
 _OUT = flags.DEFINE_string("out", None, "Folder to make.")
 _PROBLEMS = cli.count("problems", 100_000, "Word problems in all splits.")
@@ -26,6 +30,8 @@ flags.mark_flags_as_required(["out"])
 
 def main(_):
   out = pathlib.Path(_OUT.value)
+  for name in ("code", "problems"):
+    require_new(out / name)
   for name, made in {
     "code": make_code(out / "code"),
     "problems": make_problems(

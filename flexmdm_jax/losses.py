@@ -266,7 +266,7 @@ def cross_entropy(
   logits: Float[Array, "*s V"], target: Int[Array, "*s"]
 ) -> Float[Array, "*s"]:
   """Computes `-log softmax(logits)[target]`, nats."""
-  # A sum over all ids, since the gradient of a gather is a scatter into a second
+  # A sum over all ids, since the gradient of a gather is a scatter into another
   # array as large as the logits.
   picked = jnp.arange(logits.shape[-1]) == target[..., None]
   at_target = jnp.sum(jnp.where(picked, logits, 0.0), axis=-1)

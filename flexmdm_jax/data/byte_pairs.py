@@ -10,9 +10,9 @@ from flexmdm_jax.errors import InputError
 
 MASK, PAD = "<|mask|>", "<|pad|>"
 _BYTES = 256
-# A line break stands alone; a word may have a space before it, and other spaces,
-# as an indentation, are together. A number is the same token after a space as
-# without one: a small model is to copy it.
+# A line break stands alone; a word may have a space before it, and other
+# spaces, as an indentation, are together. A number is the same token after a
+# space as without one: a small model is to copy it.
 _PIECES = r"\n| +(?= )| ?[A-Za-z_]+|\d{1,%d}| ?[^\sA-Za-z_\d]+|\s"
 
 

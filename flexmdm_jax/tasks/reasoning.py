@@ -82,6 +82,12 @@ def make_problems(
   )
 
 
+def require_new(folder: pathlib.Path) -> None:
+  """Raises an `InputError` if a folder exists."""
+  if folder.exists():
+    raise InputError(f"{folder} exists: name another folder, or remove it.")
+
+
 def _write(
   folder: str | os.PathLike,
   rows: Iterable[Mapping[str, str]],
@@ -99,8 +105,7 @@ def _write(
     **tokenizer: settings of `train_tokenizer`.
   """
   folder = pathlib.Path(folder)
-  if folder.exists():
-    raise InputError(f"{folder} exists: name another folder, or remove it.")
+  require_new(folder)
   by_split = {split: [] for split in SPLITS}
   for row in rows:
     by_split[content_split(row[hashed].encode())].append(row)
