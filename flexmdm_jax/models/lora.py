@@ -79,11 +79,13 @@ class Linear(nn.Module):
   def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
     num_inputs = len(self.axes) - len(self.features)
     x = x.astype(self.dtype)
-    normal = nn.initializers.normal(0.02)
+    inputs = tuple(range(num_inputs))
+    outputs = tuple(range(num_inputs, len(self.axes)))
+    lecun = nn.initializers.lecun_normal(inputs, outputs)
     kernel = self.param(
       "kernel",
       nn.with_logical_partitioning(
-        _integers if self.quantize else normal, self.axes
+        _integers if self.quantize else lecun, self.axes
       ),
       (*x.shape[-num_inputs:], *self.features),
       jnp.int8 if self.quantize else self.param_dtype,

@@ -40,7 +40,7 @@ from flexmdm_jax.models.layers import (
   REMAT,
   RMSNorm,
   layer_norm,
-  normal,
+  lecun,
   predict_gaps,
   remat,
   time_features,
@@ -192,9 +192,14 @@ class Transformer(nn.Module):
     positions = tokens.shape[-1]
     seq_length = length + (positions - L) if self.mask_padding else None
 
+    # From random values, tokens are as large as what blocks add to them: with
+    # small ones a narrow network does not find out for long how to copy.
+    scale = self.hidden_size**-0.5 if self.tied else 1.0
     embedding = self.param(
       "embed",
-      nn.with_logical_partitioning(normal, ("vocab", "embed")),
+      nn.with_logical_partitioning(
+        nn.initializers.normal(scale), ("vocab", "embed")
+      ),
       (self.vocab.size, self.hidden_size),
       self.param_dtype,
     ).astype(self.dtype)
@@ -352,7 +357,7 @@ class Unembed(nn.Module):
     if not self.tied:
       kernel = self.param(
         "kernel",
-        nn.with_logical_partitioning(normal, self.axes),
+        nn.with_logical_partitioning(lecun, self.axes),
         (x.shape[-1], *self.features),
         self.param_dtype,
       ).astype(self.dtype)
