@@ -12,7 +12,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.common import compilation_cache
+from experiments.common import compilation_cache, host_memory
 from flexmdm_jax import checksums, schema
 from flexmdm_jax.errors import DivergedError, InputError, first_line
 
@@ -29,11 +29,17 @@ flags.disclaim_key_flags()
 _WAIT_SECONDS = 10
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(
+  main: Callable[[Sequence[str]], int | None], *, trains: bool = False
+) -> None:
   """Parses the flags, turns the compilation cache on, calls `main`, exits.
 
   Wrong input ends with one line on stderr and status 2, a diverged training
   with status 3; any other exception keeps its traceback.
+
+  Args:
+    main: what the command does.
+    trains: keep freed memory, which makes steps on the CPU shorter.
   """
 
   def guarded(argv):
@@ -48,6 +54,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
           f"unexpected argument {argv[1]!r}: flags start with --"
         )
       compilation_cache.turn_on()
+      if trains:
+        host_memory.keep_freed()
       with contextlib.ExitStack() as stack:
         if not _VERIFY.value:
           stack.enter_context(checksums.unverified())
