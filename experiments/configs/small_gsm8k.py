@@ -36,7 +36,9 @@ def get_config():
   )
   config.path = "lengths_first"
   config.optimizer.update(learning_rate=2e-3)
-  config.train.update(num_steps=2000, targets="aligned", gap_loss="law")
-  config.train.states.update(base.curriculum(opens=0.0, full=0.3, blank=0.05))
-  config.sampler.update(steps=64, temperature=0.0)
+  config.train.update(num_steps=8000, targets="aligned", gap_loss="law")
+  config.train.states.update(base.curriculum(opens=0.0, full=0.6, blank=0.05))
+  config.sampler.update(
+    steps=64, temperature=0.0, confidence="top_prob"
+  )
   return config
