@@ -37,7 +37,7 @@ def get_config():
   config.path = "lengths_first"
   config.optimizer.update(learning_rate=2e-3)
   config.train.update(num_steps=8000, targets="aligned", gap_loss="law")
-  config.train.states.update(base.curriculum(opens=0.0, full=0.6, blank=0.05))
+  config.train.states.update(base.curriculum(opens=0.0, full=0.6, blank=0.3))
   config.sampler.update(
     steps=64, temperature=0.0, confidence="top_prob"
   )
