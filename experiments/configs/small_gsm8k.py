@@ -28,7 +28,7 @@ def get_config():
     buckets=(40, 48, 56, 72),
   )
   config.model = small_llada.model(
-    gap_head="binned",
+    gap_head="distribution",
     time_group=2,
     lora=dict(
       rank=32, alpha=32.0, dropout=0.0, targets=("q", "k", "v", "head")
@@ -36,7 +36,7 @@ def get_config():
   )
   config.path = "lengths_first"
   config.optimizer.update(learning_rate=2e-3)
-  config.train.update(num_steps=8000, targets="aligned", gap_loss="law")
+  config.train.update(num_steps=5000, targets="aligned", gap_loss="law")
   config.train.states.update(base.curriculum(opens=0.0, full=0.6, blank=0.3))
   config.sampler.update(
     steps=64, temperature=0.0, confidence="top_prob"
