@@ -197,6 +197,21 @@ def maze(path: pathlib.Path) -> None:
   )
 
 
+def reasoning(path: pathlib.Path) -> None:
+  """Draws how many word problems are solved by network calls."""
+  rows = table(_RESULTS, "### Word problems", "| method | 2 |")
+  panel = Panel(
+    "Word problems with their steps",
+    {row["method"]: _points(row, skip=("method",)) for row in rows},
+    xlabel="network calls",
+    ylabel="right (%)",
+    logs="x",
+    low=0,
+    high=100,
+  )
+  plot_panels(path, [panel])
+
+
 def cost(path: pathlib.Path) -> None:
   """Draws the cost of sampling by length, beside the public code's."""
   rows = table(_RESULTS, "### What sampling costs", "| model | batch | L |")
@@ -261,6 +276,7 @@ PICTURES = {
   "text": text,
   "quality": quality,
   "maze": maze,
+  "reasoning": reasoning,
   "cost": cost,
   "house": house,
 }
