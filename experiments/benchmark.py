@@ -20,7 +20,7 @@ import json
 
 from absl import flags
 
-from experiments.common import cli, host_memory, suites
+from experiments.common import cli, suites
 from flexmdm_jax import files
 
 _SUITE = flags.DEFINE_string(
@@ -34,8 +34,6 @@ flags.adopt_module_key_flags(suites)
 def main(_):
   for path in filter(None, (_OUT.value, flags.FLAGS.plot)):
     files.require_writable(path)
-  if _SUITE.value == "train":
-    host_memory.keep_freed()  # as training commands do
   measured = suites.run_suite(_SUITE.value)
   result = {"suite": _SUITE.value, **measured, "versions": files.versions()}
   files.write_json(_OUT.value, result)

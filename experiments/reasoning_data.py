@@ -14,11 +14,7 @@ import pathlib
 from absl import flags
 
 from experiments.common import cli
-from flexmdm_jax.tasks.reasoning import (
-  make_code,
-  make_problems,
-  require_new,
-)
+from flexmdm_jax.tasks.reasoning import make_code, make_problems, require_new
 
 _OUT = flags.DEFINE_string("out", None, "Folder to make.")
 _PROBLEMS = cli.count("problems", 100_000, "Word problems in all splits.")

@@ -12,7 +12,7 @@ from experiments.benchmarks import (
   shapes,
   training,
 )
-from experiments.common import cli
+from experiments.common import cli, host_memory
 from experiments.common.samplers import parse_samplers
 from flexmdm_jax.evaluation.lengths import import_figures
 
@@ -84,6 +84,7 @@ def _steps(default: list[int]) -> list[int]:
 
 
 def _train() -> dict[str, Any]:
+  host_memory.keep_freed()  # as training commands do
   if _PUBLIC.value:
     return beside_public.measure_training(**_public(), **_sizes())
   return training.measure(**_sizes())

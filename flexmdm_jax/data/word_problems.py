@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from flexmdm_jax import schema
+
 _NAMES = (
   *("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gia", "Hugo", "Ida", "Jon"),
   *("Kim", "Leo", "Mia", "Ned", "Ola", "Pia", "Rob", "Sue", "Tom", "Una"),
@@ -33,7 +35,11 @@ def word_problems(
   Yields:
     {"question", "answer"}; the answer has a line for each step and ends with
     "#### " and the result.
+
+  Raises:
+    InputError: `largest` is below 4.
   """
+  schema.require_value("largest", largest, int, schema.Range(least=4))
   for k in range(num):
     yield _problem(np.random.default_rng([seed, k]), most_steps, largest)
 
