@@ -47,7 +47,7 @@ def write_bpe(folder, vocab_name="encoder.json", merges_name="vocab.bpe"):
 def write_jsonl(path, texts):
   lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
   if path.suffix == ".gz":
-    path.write_bytes(gzip.compress(lines.encode()))
+    path.write_bytes(gzip.compress(lines.encode(), mtime=0))
   else:
     path.write_text(lines, "utf-8")
   return path
