@@ -145,20 +145,29 @@ def _splash_local(q, k, v, length, *, causal, interpret):
   return jnp.swapaxes(out, 1, 2)[:, :T, :, :D].astype(v.dtype)
 
 
-def rotary_angles(
+def rotary_phases(
   positions: int, head_dim: int, base: float = 10_000.0
-) -> Float[Array, "T half"]:
-  """Angles of the half-split rotary embedding at positions 0, 1, ..."""
+) -> Float[Array, "2 T half"]:
+  """Cosines and sines of the half-split rotary embedding's angles.
+
+  A network computes them once, outside of the loop over its blocks.
+
+  Args:
+    positions: number of positions, from 0 on.
+    head_dim: width of a head.
+    base: the slowest pair turns by `base ** (2 / head_dim - 1)` a position.
+  """
   half = head_dim // 2
   frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  return jnp.arange(positions, dtype=jnp.float32)[:, None] * frequency
+  angles = jnp.arange(positions, dtype=jnp.float32)[:, None] * frequency
+  return jnp.stack([jnp.cos(angles), jnp.sin(angles)])
 
 
 def rotate(
-  x: Float[Array, "B T H D"], angles: Float[Array, "T half"]
+  x: Float[Array, "B T H D"], phases: Float[Array, "2 T half"]
 ) -> Float[Array, "B T H D"]:
   """Turns each pair (x[i], x[i + D/2]) by its position's angle."""
-  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+  cos, sin = phases[:, :, None]
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -24,7 +24,7 @@ from flexmdm_jax.models.attention import (
   ATTENTIONS,
   attend,
   require_even_heads,
-  rotary_angles,
+  rotary_phases,
   rotate,
 )
 from flexmdm_jax.models.layers import (
@@ -147,7 +147,7 @@ class DiT(nn.Module):
       x = mix(x, length + 1)
     cond = TimeEmbedding(self.cond_size, self.time_scale, name="time")(t)
     cond = nn.silu(cond).astype(self.dtype)
-    angles = rotary_angles(L + 1, self.hidden_size // self.num_heads)
+    phases = rotary_phases(L + 1, self.hidden_size // self.num_heads)
 
     blocks = nn.scan(
       remat(Block, self.remat),
@@ -166,7 +166,7 @@ class DiT(nn.Module):
       neighbours=self.neighbours == "blocks",
       name="blocks",
     )
-    x, _ = blocks(x, cond, length + 1, angles)
+    x, _ = blocks(x, cond, length + 1, phases)
 
     head = VocabHead(self.vocab.size, self.dtype, name="vocab_head")
     head = head(x[:, :L], cond)
@@ -207,7 +207,7 @@ class Block(nn.Module):
   neighbours: bool
 
   @nn.compact
-  def __call__(self, x, cond, seq_length, angles):
+  def __call__(self, x, cond, seq_length, phases):
     size = x.shape[-1]
     modulation = _modulation(cond, 6, size, self.dtype)
     shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation
@@ -227,8 +227,8 @@ class Block(nn.Module):
     )(y)
     q, k, v = jnp.moveaxis(qkv, -3, 0)
     y = attend(
-      rotate(q, angles),
-      rotate(k, angles),
+      rotate(q, phases),
+      rotate(k, phases),
       v,
       seq_length,
       causal=self.causal,

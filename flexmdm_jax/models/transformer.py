@@ -32,7 +32,7 @@ from flexmdm_jax.models.attention import (
   ATTENTIONS,
   attend,
   require_even_heads,
-  rotary_angles,
+  rotary_phases,
   rotate,
 )
 from flexmdm_jax.models.layers import (
@@ -238,7 +238,7 @@ class Transformer(nn.Module):
 
   def _blocks(self, x, seq_length, modulations):
     head_dim = self.hidden_size // self.num_heads
-    angles = rotary_angles(x.shape[1], head_dim, self.rotary_base)
+    phases = rotary_phases(x.shape[1], head_dim, self.rotary_base)
     blocks = nn.scan(
       remat(Block, self.remat),
       variable_axes={"params": 0},
@@ -260,7 +260,7 @@ class Transformer(nn.Module):
       name="blocks",
     )
     group = jnp.arange(self.num_layers) // (self.time_group or 1)
-    x, _ = blocks(x, group, seq_length, angles, modulations)
+    x, _ = blocks(x, group, seq_length, phases, modulations)
     return x
 
   def _unembed(self, x, embedding):
@@ -297,7 +297,7 @@ class Block(nn.Module):
   quantize: str | None
 
   @nn.compact
-  def __call__(self, x, group, seq_length, angles, modulations):
+  def __call__(self, x, group, seq_length, phases, modulations):
     size = x.shape[-1]
     head_dim = size // self.num_heads
 
@@ -326,8 +326,8 @@ class Block(nn.Module):
 
     y = norm("attention_norm", x)
     y = attend(
-      rotate(heads("q", self.num_heads, "heads", y), angles),
-      rotate(heads("k", self.num_kv_heads, "kv_heads", y), angles),
+      rotate(heads("q", self.num_heads, "heads", y), phases),
+      rotate(heads("k", self.num_kv_heads, "kv_heads", y), phases),
       heads("v", self.num_kv_heads, "kv_heads", y),
       seq_length,
       implementation=self.attention,

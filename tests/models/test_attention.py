@@ -109,5 +109,9 @@ def test_splash_compiles_for_a_tpu(head_dim, tpu_devices):
 
 
 def test_rotary_base():
-  angles = attention.rotary_angles(3, 4, base=100.0)
-  np.testing.assert_allclose(angles, [[0, 0], [1, 0.1], [2, 0.2]], rtol=1e-6)
+  angles = np.array([[0, 0], [1, 0.1], [2, 0.2]])
+  np.testing.assert_allclose(
+    attention.rotary_phases(3, 4, base=100.0),
+    [np.cos(angles), np.sin(angles)],
+    rtol=1e-6,
+  )

@@ -179,7 +179,7 @@ def test_a_new_block_is_the_identity(fresh):
     x,
     cond,
     jnp.array([4, 2]),
-    attention.rotary_angles(4, 8),
+    attention.rotary_phases(4, 8),
   )
   np.testing.assert_array_equal(y, x)
 
@@ -273,12 +273,12 @@ def test_without_a_gap_head_nothing_is_missing():
 
 def test_rotary_attention_sees_differences_of_position_only():
   q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
-  turned = attention.rotary_angles(10, 8)
+  phases = attention.rotary_phases(10, 8)
 
   def score(i, j):
     return jnp.vdot(
-      attention.rotate(q, turned[i : i + 1]),
-      attention.rotate(k, turned[j : j + 1]),
+      attention.rotate(q, phases[:, i : i + 1]),
+      attention.rotate(k, phases[:, j : j + 1]),
     )
 
   assert float(score(5, 2)) == pytest.approx(float(score(9, 6)), abs=1e-5)
