@@ -309,7 +309,10 @@ def _halt(
     beyond = too_far(middle)
     return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
-  low, _ = jax.lax.fori_loop(0, 24, halve, (start, jnp.ones_like(start)))
+  # Unrolled: a turn is too little work for a kernel of its own.
+  low, _ = jax.lax.fori_loop(
+    0, 24, halve, (start, jnp.ones_like(start)), unroll=8
+  )
   return jnp.where(too_far(jnp.ones_like(start)), low, jnp.inf)
 
 

@@ -93,10 +93,12 @@ def slots(
   Returns:
     (gap, there): the gap of each slot, and whether it holds a token.
   """
-  slot = jnp.arange(room)
   total = jnp.cumsum(count)
-  gap = jnp.searchsorted(total, slot, side="right")
-  return gap, slot < jnp.minimum(total[-1], most)
+  # A slot's gap is the number of gaps that end before it. A search would be a
+  # loop of small kernels.
+  ends = jnp.zeros(room, jnp.int32)
+  ends = ends.at[total].add(1, mode="drop", indices_are_sorted=True)
+  return jnp.cumsum(ends), jnp.arange(room) < jnp.minimum(total[-1], most)
 
 
 def fill(

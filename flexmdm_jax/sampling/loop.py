@@ -44,6 +44,7 @@ from flexmdm_jax.sampling.canvas import GIVEN, Canvas, canvas_widths
 from flexmdm_jax.sampling.chain import Chain
 from flexmdm_jax.sampling.config import SamplerConfig
 from flexmdm_jax.sampling.placement import Placement
+from flexmdm_jax.sampling.rounding import round_parameters
 from flexmdm_jax.sampling.step import Turn, split_rows
 from flexmdm_jax.vocab import Vocab
 
@@ -348,12 +349,12 @@ def _on_canvas(
   until = num_steps if until is None else until
   if isinstance(state, Start):
     state = _begin(state, num_steps, settings.trace)
-  L = state.canvas.width
+  B, L = state.canvas.tokens.shape
   step = functools.partial(
     _step,
     method=config.make_method(),
     chain=Chain(
-      denoiser,
+      round_parameters(denoiser, B, L),
       settings.interpolant,
       settings.vocab,
       config.temperature,
