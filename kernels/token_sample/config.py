@@ -23,7 +23,8 @@ class XlaConfig:
   """Tiles of the implementation for every backend.
 
   Attributes:
-    tile_rows: number of rows that one step computes.
+    tile_rows: number of rows that one step computes, at most. Of few rows it
+      computes an eighth, at least 8: most calls of a sampler want fewer still.
     tile_vocab: number of ids of one step; [tile_rows, tile_vocab] logits live
       at once.
   """

@@ -44,7 +44,8 @@ def scan_vocab(
   del interpret
   config = config or XlaConfig()
   N, V = hidden.shape[0], unembed.shape[1]
-  R, W = min(config.tile_rows, N), config.tile_vocab
+  R = min(max(N // 8, 8), config.tile_rows, N)  # see XlaConfig
+  W = config.tile_vocab
   whole, rest = divmod(V, W)
   precision = jax.lax.Precision.HIGHEST if hidden.dtype == jnp.float32 else None
 
