@@ -43,6 +43,8 @@ def round_parameters(denoiser: Denoiser, B: int, L: int) -> Denoiser:
   """
   leaves, structure = jax.tree.flatten(denoiser)
   shapes = tuple((x.shape, x.dtype) for x in map(jnp.asarray, leaves))
+  if not any(dtype == jnp.float32 for _, dtype in shapes):
+    return denoiser
   read_as = _types_read(structure, shapes, B, L)
   return structure.unflatten(
     x if dtype is None else x.astype(dtype)
@@ -54,7 +56,7 @@ def round_parameters(denoiser: Denoiser, B: int, L: int) -> Denoiser:
 def _types_read(
   structure: Any, shapes: tuple, B: int, L: int
 ) -> tuple[np.dtype | None, ...]:
-  """Finds the one smaller type in which each leaf is read; None for as it is.
+  """Finds the type to which to round each leaf; None where it must stay.
 
   Args:
     structure: the denoiser's tree.
@@ -62,8 +64,6 @@ def _types_read(
     B: number of rows.
     L: number of positions.
   """
-  if not any(dtype == jnp.float32 for _, dtype in shapes):
-    return (None,) * len(shapes)
 
   def predict(leaves, *state):
     return features_or_prediction(structure.unflatten(leaves))(*state)
