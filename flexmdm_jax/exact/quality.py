@@ -23,8 +23,8 @@ from flexmdm_jax.metrics.lengths import kolmogorov_smirnov
 from flexmdm_jax.paths import on_path
 from flexmdm_jax.prediction import Denoiser, as_pytree
 from flexmdm_jax.rows import empty_start
+from flexmdm_jax.sampling.batches import sample_in_batches
 from flexmdm_jax.sampling.config import SamplerConfig
-from flexmdm_jax.sampling.loop import in_batches, sample
 
 # Draws that stand for the law; a thousand samples are 50 times noisier.
 _REFERENCE = 50_000
@@ -212,21 +212,18 @@ def sampler_quality(
   if path is not None:
     denoiser = on_path(denoiser, interpolant, path)
   draw = functools.partial(
-    sample,
-    denoiser=as_pytree(denoiser),
-    interpolant=interpolant if path is None else path,
-    vocab=law.vocab,
+    sample_in_batches,
+    jax.random.key(seed),
+    as_pytree(denoiser),
+    empty_start(num, law.max_length, law.vocab),
+    interpolant if path is None else path,
+    law.vocab,
+    batch_size=batch_size,
   )
-  start = empty_start(num, law.max_length, law.vocab)
   rows = []
   for name, config in runs:
     begin = time.perf_counter()
-    samples = in_batches(
-      functools.partial(draw, config=config),
-      jax.random.key(seed),
-      start,
-      batch_size,
-    )
+    samples = draw(config=config)
     seconds = time.perf_counter() - begin
     rows.append(
       SamplerQuality(

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +46,7 @@ from flexmdm_jax.sampling import (
   row_keys,
   sample,
   sample_autoregressive,
+  sample_in_batches,
   sample_steps,
 )
 from flexmdm_jax.training.sharding import make_mesh
@@ -366,8 +367,26 @@ class Model:
     Raises:
       InputError: batch_size < 1.
     """
-    draw, shares = self._draw(way or Preset(self.sampler, self.path))
-    return in_batches(draw, key, start, batch_size, shares)
+    way = way or Preset(self.sampler, self.path)
+    if self.method == "autoregressive":
+      draw = functools.partial(
+        sample_autoregressive,
+        denoiser=self.denoiser,
+        vocab=self.vocab,
+        temperature=way.sampler.temperature,
+        top_p=way.sampler.top_p,
+      )
+      return in_batches(draw, key, start, batch_size)
+    return sample_in_batches(
+      key,
+      self.on_path(way.path),
+      start,
+      way.path,
+      self.vocab,
+      way.sampler,
+      batch_size,
+      Placement(make_mesh()),
+    )
 
   def trace(
     self, key: Key[Array, "*N"], start: Rows, way: Preset | None = None
@@ -390,15 +409,21 @@ class Model:
       raise InputError(
         "method=autoregressive has no trace: give a model of another method."
       )
-    draw, shares = self._draw(way or Preset(self.sampler, self.path))
+    way = way or Preset(self.sampler, self.path)
+    placement = Placement(make_mesh())
     N = start.tokens.shape[0]
     # Rows are repeated until they divide over the devices.
-    rows = np.arange(N + -N % shares) % N
+    rows = np.arange(N + -N % placement.shares) % N
     keys = row_keys(key, N) if key.ndim == 0 else key
-    samples = draw(
+    samples = sample(
       keys[rows],
-      start=jax.tree.map(lambda x: np.asarray(x)[rows], start),
+      self.on_path(way.path),
+      jax.tree.map(lambda x: np.asarray(x)[rows], start),
+      way.path,
+      self.vocab,
+      way.sampler,
       trace=True,
+      placement=placement,
     )
     trace = jax.tree.map(lambda x: np.asarray(x)[:, :N], samples.trace)
     return Samples(*(np.asarray(x)[:N] for x in samples[:-1]), trace)
@@ -688,27 +713,6 @@ class Model:
     if before or after:
       return hole_row(before, ids, after, L, vocab)
     return growing_row(ids, (), L, vocab)
-
-  def _draw(self, way: Preset) -> tuple[Callable[..., Samples], int]:
-    """Makes `(key, start=...) -> Samples`, and tells its number of devices."""
-    if self.method == "autoregressive":
-      draw = functools.partial(
-        sample_autoregressive,
-        denoiser=self.denoiser,
-        vocab=self.vocab,
-        temperature=way.sampler.temperature,
-        top_p=way.sampler.top_p,
-      )
-      return draw, 1
-    draw = functools.partial(
-      sample,
-      denoiser=self.on_path(way.path),
-      interpolant=way.path,
-      vocab=self.vocab,
-      config=way.sampler,
-      placement=Placement(make_mesh()),
-    )
-    return draw, jax.device_count()
 
   def _generation(
     self, request: Request, samples: Samples, row: int

@@ -28,7 +28,7 @@ Source: arXiv 2509.01025, "sampling algorithms".
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -119,22 +119,11 @@ def sample(
     InputError: shapes in `start` disagree, `key` is neither one nor B keys, or
       the rows do not divide over the placement.
   """
-  B, L = start.tokens.shape
-  shapes = {"length": (B,), "frozen": (B, L), "open_gaps": (B, L + 1)}
-  for name, shape in shapes.items():
-    if getattr(start, name).shape != shape:
-      raise InputError(
-        f"start.{name} has shape {getattr(start, name).shape}; with"
-        f" start.tokens {start.tokens.shape} it must be {shape}."
-      )
-  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    key = jax.random.wrap_key_data(key)
-  if key.shape not in ((), (B,)):
-    raise InputError(f"key has shape {key.shape}: pass one key or {B} keys.")
+  key = require_rows(key, start)
   if placement is not None:
-    placement.require_divides(B)
+    placement.require_divides(start.tokens.shape[0])
   denoiser = as_pytree(denoiser)
-  settings = _Settings(
+  settings = Settings(
     interpolant, vocab, config, trace, placement and placement.vocab_axis
   )
   traced = any(
@@ -143,7 +132,8 @@ def sample(
   )
   if traced or (placement is not None and placement.mesh.size > 1):
     return _in_one_program(key, denoiser, start, settings, placement)
-  return _canvas_by_canvas(key, denoiser, start, settings)
+  key = as_row_keys(key, start)
+  return as_samples(advance(key, denoiser, start, settings, config.num_steps))
 
 
 def sample_steps(
@@ -171,10 +161,10 @@ def sample_steps(
     The `Samples` so far; the last are those of `sample`.
   """
   denoiser = as_pytree(denoiser)
-  settings = _Settings(interpolant, vocab, config, trace=False)
-  key = _as_row_keys(key, start)
+  settings = Settings(interpolant, vocab, config, trace=False)
+  key = as_row_keys(key, start)
   longest = int(np.max(start.length, initial=0))
-  state = _begin(start, config.num_steps, trace=False)
+  state = begin(start, config.num_steps, trace=False)
   for C in canvas_widths(config.buckets, denoiser, start.tokens.shape[1]):
     if C < longest:
       continue
@@ -183,52 +173,7 @@ def sample_steps(
       state = _on_canvas_alone(C, key, denoiser, state, settings, done + 1)
       if state.overflow:
         break
-      yield _samples(state)
-
-
-def in_batches(
-  draw: Callable[..., Samples],
-  key: Key[Array, "*N"],
-  start: Start,
-  batch_size: int,
-  shares: int = 1,
-) -> Samples:
-  """Samples rows in batches, which change no row's result.
-
-  Rows that begin alike long share a batch: its canvas follows its longest row.
-
-  Args:
-    draw: `(key, start=...) -> Samples`, `sample` with its other arguments
-      given.
-    key: one key, or one for each row; see `row_keys`.
-    start: N rows.
-    batch_size: rows at once. The last batch is filled up by repeating rows, so
-      that one compiled program serves them all.
-    shares: devices over which a batch divides: it is rounded up to that.
-
-  Returns:
-    N `Samples`, as NumPy arrays on the host, without a trace.
-
-  Raises:
-    InputError: batch_size < 1, or as `draw`.
-  """
-  if batch_size < 1:
-    raise InputError(f"batch_size={batch_size} must be at least 1.")
-  N = start.tokens.shape[0]
-  keys = _as_row_keys(key, start)
-  batch_size = shares * -(-min(batch_size, N) // shares)
-  by_length = np.argsort(np.asarray(start.length), kind="stable")
-  done = []
-  for first in range(0, N, batch_size):
-    rows = by_length[np.arange(first, first + batch_size) % N]
-    batch = Start(*(np.asarray(x)[rows] for x in start))
-    samples = draw(keys[rows], start=batch)
-    real = min(batch_size, N - first)
-    done.append([np.asarray(x)[:real] for x in samples[:5]])
-  as_given = np.argsort(by_length)
-  return Samples(
-    *(np.concatenate(x)[as_given] for x in zip(*done, strict=True))
-  )
+      yield as_samples(state)
 
 
 def row_keys(
@@ -244,7 +189,7 @@ def row_keys(
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
 
 
-class _Progress(NamedTuple):
+class Progress(NamedTuple):
   """The loop's state.
 
   Attributes:
@@ -267,7 +212,7 @@ class _Progress(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Settings:
+class Settings:
   """What a loop is compiled for, beside shapes: the arguments of `sample`."""
 
   interpolant: JointInterpolant
@@ -286,9 +231,9 @@ def _in_one_program(key, denoiser, start, settings, placement) -> Samples:
     L = start.tokens.shape[1]
     for C in canvas_widths(settings.config.buckets, denoiser, L):
       state = _on_canvas(C, key, denoiser, state, settings)
-    return _samples(state)
+    return as_samples(state)
 
-  key = _as_row_keys(key, start)
+  key = as_row_keys(key, start)
   if placement is None:
     return run(key, denoiser, start)
   frames = placement.rows(1)
@@ -297,30 +242,66 @@ def _in_one_program(key, denoiser, start, settings, placement) -> Samples:
   return placement.by_rows(run, out_specs)(key, denoiser, start)
 
 
-def _canvas_by_canvas(key, denoiser, start, settings) -> Samples:
-  """Samples with a program for each canvas, compiled when rows reach it.
+def advance(
+  key: Key[Array, " B"],
+  denoiser: Denoiser,
+  state: Start | Progress,
+  settings: Settings,
+  until: int,
+) -> Progress:
+  """Takes rows on until so many steps are done, with a program for each canvas.
 
-  The host is asked once a canvas.
+  A canvas is compiled when rows reach it, and the host is asked once a canvas.
+
+  Args:
+    key: a key for each row.
+    denoiser: the model, a pytree.
+    state: the rows, at the start or on the way.
+    settings: what the programs are compiled for.
+    until: number of steps in all, more than are done.
   """
-  key = _as_row_keys(key, start)
-  num_steps = settings.config.num_steps
-  longest = int(np.max(start.length, initial=0))
-  state = start
-  for C in canvas_widths(
-    settings.config.buckets, denoiser, start.tokens.shape[1]
-  ):
+  rows = state if isinstance(state, Start) else state.canvas
+  longest = int(np.max(rows.length, initial=0))
+  L = rows.tokens.shape[1]
+  for C in canvas_widths(settings.config.buckets, denoiser, L):
     if C >= longest:
-      state = _on_canvas_alone(C, key, denoiser, state, settings)
-      if int(state.steps) == num_steps:
+      state = _on_canvas_alone(C, key, denoiser, state, settings, until)
+      if int(state.steps) == until:
         break
-  return _samples(state)
+  return state
 
 
-def _as_row_keys(key, start):
+def require_rows(key: Array, start: Start) -> Array:
+  """Checks that a start's shapes agree, and its keys with them.
+
+  Returns:
+    The keys, also of the raw data of some.
+
+  Raises:
+    InputError: shapes in `start` disagree, or `key` is neither one nor B keys.
+  """
+  B, L = start.tokens.shape
+  shapes = {"length": (B,), "frozen": (B, L), "open_gaps": (B, L + 1)}
+  for name, shape in shapes.items():
+    if getattr(start, name).shape != shape:
+      raise InputError(
+        f"start.{name} has shape {getattr(start, name).shape}; with"
+        f" start.tokens {start.tokens.shape} it must be {shape}."
+      )
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    key = jax.random.wrap_key_data(key)
+  if key.shape not in ((), (B,)):
+    raise InputError(f"key has shape {key.shape}: pass one key or {B} keys.")
+  return key
+
+
+def as_row_keys(key: Key[Array, "*B"], start: Start) -> Key[Array, " B"]:
+  """Makes a key for each row, of one key or of as many."""
   return row_keys(key, start.tokens.shape[0]) if key.ndim == 0 else key
 
 
-def _samples(state: _Progress) -> Samples:
+def as_samples(state: Progress) -> Samples:
+  """Makes samples of what is there so far."""
   return Samples(
     state.canvas.tokens,
     state.canvas.length,
@@ -335,10 +316,10 @@ def _on_canvas(
   C: int,
   key: Key[Array, " B"],
   denoiser: Denoiser,
-  state: Start | _Progress,
-  settings: _Settings,
+  state: Start | Progress,
+  settings: Settings,
   until: int | Int[Array, ""] | None = None,
-) -> _Progress:
+) -> Progress:
   """Takes all steps that fit a canvas of C positions, from a start on or not.
 
   The rows are those of one device, or of the devices that split the vocabulary.
@@ -348,7 +329,7 @@ def _on_canvas(
   num_steps = config.num_steps
   until = num_steps if until is None else until
   if isinstance(state, Start):
-    state = _begin(state, num_steps, settings.trace)
+    state = begin(state, num_steps, settings.trace)
   B, L = state.canvas.tokens.shape
   step = functools.partial(
     _step,
@@ -380,10 +361,10 @@ def _on_canvas(
 _on_canvas_alone = jax.jit(_on_canvas, static_argnums=(0, 4))
 
 
-def _begin(start: Start, num_steps: int, trace: bool) -> _Progress:
+def begin(start: Start, num_steps: int, trace: bool) -> Progress:
   """Makes the state before the first step."""
   B = start.tokens.shape[0]
-  return _Progress(
+  return Progress(
     jnp.int32(0),
     Canvas.of(start),
     jnp.zeros(B),
@@ -394,7 +375,7 @@ def _begin(start: Start, num_steps: int, trace: bool) -> _Progress:
   )
 
 
-def _step(state: _Progress, *, method, chain, keys, plan, L) -> _Progress:
+def _step(state: Progress, *, method, chain, keys, plan, L) -> Progress:
   """Takes one step; one that does not fit a canvas below L is undone."""
   i, before = state.steps, state.canvas
   key, start = keys[i], state.time
@@ -417,7 +398,7 @@ def _step(state: _Progress, *, method, chain, keys, plan, L) -> _Progress:
   trace = state.trace
   if trace is not None:
     trace = _record(trace, i, canvas.widen(L, chain.vocab))
-  return _Progress(
+  return Progress(
     i,
     canvas,
     jnp.where(overflow, state.time, moved.time),

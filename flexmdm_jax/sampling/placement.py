@@ -59,13 +59,17 @@ class Placement:
     """Makes the spec of an array whose rows lie along `axis`."""
     return PartitionSpec(*[None] * axis, self.batch)
 
+  @property
+  def shares(self) -> int:
+    """Number of parts that the rows are split into."""
+    return math.prod(self.mesh.shape[axis] for axis in self.batch)
+
   def require_divides(self, num_rows: int) -> None:
     """Raises an InputError if so many rows cannot be split evenly."""
-    shares = math.prod(self.mesh.shape[axis] for axis in self.batch)
-    if num_rows % shares:
+    if num_rows % self.shares:
       raise InputError(
         f"{num_rows} rows do not divide over the mesh axes {self.batch}, which"
-        f" have {shares} devices: sample a multiple of that."
+        f" have {self.shares} devices: sample a multiple of that."
       )
 
   def by_rows(self, run: Callable[..., Any], out_specs: Any) -> Callable:

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 import flexmdm_jax as fm
-from flexmdm_jax.sampling.loop import in_batches
+from flexmdm_jax.sampling import in_batches, loop, sample_in_batches
 from flexmdm_jax.schedules import Linear
 
 L = 6
@@ -61,3 +62,62 @@ def test_rows_that_begin_alike_long_share_a_batch():
   assert seen == [[0, 1], [2, 3], [4, 0]]
   np.testing.assert_array_equal(samples.length, start.length)
   np.testing.assert_array_equal(samples.tokens, start.tokens)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Told:
+  """A denoiser whose rows become as long as their first token says."""
+
+  lengths: jax.Array
+  ignores_padding = True
+
+  def __call__(self, tokens, length, t):
+    wanted = self.lengths[tokens[:, 0]].astype(jnp.float32)
+    there = length.astype(jnp.float32)
+    missing = jnp.maximum(wanted - there, 1e-6) / there
+    inside = jnp.arange(tokens.shape[1] + 1) <= length[:, None]
+    log_gaps = jnp.where(inside, jnp.log(missing)[:, None], -jnp.inf)
+    seen = jnp.sum(jnp.where(inside[:, 1:], tokens, 0), axis=1)
+    phase = (seen[:, None] + jnp.arange(tokens.shape[1])).astype(jnp.float32)
+    logits = jnp.sin(phase[..., None] * jnp.arange(1.0, VOCAB.size + 1))
+    return fm.Prediction(2 * logits, log_gaps)
+
+
+@pytest.mark.parametrize(
+  "path", [pytest.param("linear", marks=pytest.mark.slow), "lengths_first"]
+)
+def test_batches_that_meet_change_nothing_but_the_canvas(path, monkeypatch):
+  L, steps = 48, 16
+  denoiser = Told(jnp.array([4, 40, 4, 4, 4]))
+  start = fm.prompt_start([[int(i % 3 == 1)] for i in range(13)], L, VOCAB)
+  start = start._replace(open_gaps=start.open_gaps.at[:, 0].set(False))
+  fixed = (LINEAR, VOCAB)
+  if path == "lengths_first":
+    fixed = (fm.paths.lengths_first(), VOCAB)
+  config = fm.SamplerConfig(steps, buckets=(8,))
+  whole = fm.sample(jax.random.key(1), denoiser, start, *fixed, config)
+  on_canvas, positions = loop._on_canvas_alone, []
+
+  def counting(C, key, denoiser, state, *more):
+    done = 0 if isinstance(state, fm.Start) else int(state.steps)
+    after = on_canvas(C, key, denoiser, state, *more)
+    positions.append(C * len(key) * (int(after.steps) - done))
+    return after
+
+  monkeypatch.setattr(loop, "_on_canvas_alone", counting)
+
+  def draw(key, start):
+    return fm.sample(key, denoiser, start, *fixed, config)
+
+  apart = in_batches(draw, jax.random.key(1), start, 3)
+  cost = sum(positions)
+  positions.clear()
+  meeting = sample_in_batches(
+    jax.random.key(1), denoiser, start, *fixed, config, 3
+  )
+  for samples in (apart, meeting):
+    jax.tree.map(np.testing.assert_array_equal, samples, whole)
+  # Short and long rows came in turns.
+  assert whole.length.min() <= 4 and whole.length.max() >= 40
+  assert sum(positions) < 0.75 * cost
