@@ -14,6 +14,9 @@ from flexmdm_jax.inference import Model, Preset
 from flexmdm_jax.inference.model import Request
 from flexmdm_jax.inference.replay import replay, require_replay, write_page
 
+# Batches that meet on the way: those that a stopped command may lose.
+_TOGETHER = 4
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
@@ -94,6 +97,7 @@ class Job:
         seed=self.seed,
         places=left,
         batch_size=batch_size,
+        together=_TOGETHER,
       )
       with tqdm(
         total=len(requests),

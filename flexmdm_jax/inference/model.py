@@ -54,6 +54,9 @@ from flexmdm_jax.vocab import Vocab
 
 METHODS = ("flexmdm", "mdm", "autoregressive")
 
+# Batches of one call that meet: their rows lie on the host between meetings.
+_TOGETHER = 16
+
 # A text, or its ids.
 Text = str | Sequence[int]
 
@@ -213,8 +216,11 @@ class Model:
     )
     way = self.way(preset=preset, path=path, **sampler_fields)
     done: list[Generation | None] = [None] * len(requests)
-    for found in self.stream(requests, way, seed=seed, batch_size=batch_size):
-      for place, generation in found:
+    found = self.stream(
+      requests, way, seed=seed, batch_size=batch_size, together=_TOGETHER
+    )
+    for batch in found:
+      for place, generation in batch:
         done[place] = generation
     return done
 
@@ -306,6 +312,7 @@ class Model:
     seed: int = 0,
     places: Sequence[int] | None = None,
     batch_size: int = 64,
+    together: int = 1,
   ) -> Iterator[list[tuple[int, Generation]]]:
     """Samples batch by batch, rows that begin alike long together.
 
@@ -316,9 +323,12 @@ class Model:
       places: places of the requests among those of a larger call, from which
         their keys are made; None for 0, 1, ...
       batch_size: rows at once.
+      together: batches that meet on the way, which saves time where rows differ
+        in length (see `sampling.sample_in_batches`), and are there at once. One
+        device alone; on several, batches come one by one.
 
     Yields:
-      The places and samples of a batch.
+      The places and samples of a batch, or of those that met.
 
     Raises:
       InputError: batch_size < 1.
@@ -333,10 +343,11 @@ class Model:
     lengths = [int(request.start.length) for request in requests]
     order = np.argsort(lengths, kind="stable")
     size = min(batch_size, len(requests))
-    for first in range(0, len(requests), batch_size):
-      chosen = order[first : first + batch_size]
+    step = batch_size * (together if jax.device_count() == 1 else 1)
+    for first in range(0, len(requests), step):
+      chosen = order[first : first + step]
       # The last batch is filled up: one compiled program serves them all.
-      rows = np.resize(chosen, size)
+      rows = np.resize(chosen, max(size, len(chosen)))
       start = stack(requests[i].start for i in rows)
       samples = self.sample(keys[rows], start, size, way)
       yield [

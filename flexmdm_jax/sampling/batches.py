@@ -28,6 +28,7 @@ from flexmdm_jax.vocab import Vocab
 # Shares of the steps after which batches are made anew. A path that inserts
 # first has made its lengths by the first of them.
 _MEETINGS = (1 / 8, 1 / 4, 1 / 2, 1)
+_begin = jax.jit(loop.begin, static_argnums=(1, 2))
 
 
 def sample_in_batches(
@@ -77,7 +78,7 @@ def sample_in_batches(
     )
   keys = loop.as_row_keys(loop.require_rows(key, start), start)
   settings = loop.Settings(interpolant, vocab, config, trace=False)
-  state = loop.begin(start, config.num_steps, trace=False)
+  state = _begin(start, config.num_steps, False)
   meetings = {round(share * config.num_steps) for share in _MEETINGS} - {0}
   for until in sorted(meetings):
     done = state.steps

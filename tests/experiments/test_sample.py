@@ -141,7 +141,8 @@ def stopped(model, file, out, monkeypatch, batches=2):
   stream = Model.stream
 
   def some(*args, **settings):
-    for i, batch in enumerate(stream(*args, **settings)):
+    apart = {**settings, "together": 1}
+    for i, batch in enumerate(stream(*args, **apart)):
       if i == batches:
         raise Stop
       yield batch

@@ -8,9 +8,11 @@ import pytest
 import flexmdm_jax as fm
 from flexmdm_jax.errors import InputError
 from flexmdm_jax.inference import PromptForm
+from flexmdm_jax.inference import model as inference_model
 from flexmdm_jax.likelihood import next_token_nats
 from flexmdm_jax.rows import stack
 from flexmdm_jax.sampling import row_keys
+from flexmdm_jax.training.sharding import make_mesh
 from tests.inference.tiny import (
   BEGIN,
   PAD,
@@ -37,12 +39,18 @@ def test_a_sample_depends_on_its_place_and_the_seed_alone():
     assert all(generation.text.startswith(prompt) for generation in pair)
 
 
-def test_streamed_rows_are_those_of_the_whole():
+def test_streamed_rows_are_those_of_the_whole(monkeypatch):
   m = model()
   requests = m.requests(prompts=["a", "bc", "d"])
   whole = m.generate(prompts=["a", "bc", "d"])
   (found,) = m.stream(requests[1:], places=[1, 2])
   assert sorted(found) == [(1, whole[1]), (2, whole[2])]
+  # Two batches that meet on the way are there at once, on one device.
+  mesh = make_mesh(devices=jax.devices()[:1])
+  monkeypatch.setattr(inference_model, "make_mesh", lambda: mesh)
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  (met,) = m.stream(requests, batch_size=2, together=2)
+  assert sorted(met) == list(enumerate(whole))
 
 
 @pytest.mark.parametrize("method", ["flexmdm", "mdm", "autoregressive"])
