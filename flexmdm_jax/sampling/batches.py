@@ -63,6 +63,7 @@ def sample_in_batches(
   Raises:
     InputError: batch_size < 1, or as `sample`.
   """
+  _require_rows_at_once(batch_size)
   denoiser = as_pytree(denoiser)
   several = placement is not None and placement.mesh.size > 1
   if several or start.tokens.shape[0] <= batch_size:
@@ -118,6 +119,7 @@ def in_batches(
   Raises:
     InputError: batch_size < 1, or as `draw`.
   """
+  _require_rows_at_once(batch_size)
   keys = loop.as_row_keys(key, start)
   return _by_length(
     lambda keys, start: draw(keys, start=start)._replace(trace=None),
@@ -127,6 +129,11 @@ def in_batches(
     batch_size,
     shares,
   )
+
+
+def _require_rows_at_once(batch_size: int) -> None:
+  if batch_size < 1:
+    raise InputError(f"batch_size={batch_size} must be at least 1.")
 
 
 class _Rows(NamedTuple):
@@ -162,12 +169,7 @@ def _by_length(
 
   Returns:
     The results, as NumPy arrays [N, ...], in the order of the rows.
-
-  Raises:
-    InputError: batch_size < 1.
   """
-  if batch_size < 1:
-    raise InputError(f"batch_size={batch_size} must be at least 1.")
   N = len(length)
   batch_size = shares * -(-min(batch_size, N) // shares)
 

@@ -47,6 +47,10 @@ def test_batch_size_below_one_is_refused():
   start = fm.empty_start(2, L, VOCAB)
   with pytest.raises(fm.InputError, match="batch_size=0"):
     in_batches(drawing(steps=1), jax.random.key(0), start, 0)
+  with pytest.raises(fm.InputError, match="batch_size=0"):
+    config = fm.SamplerConfig(1)
+    key = jax.random.key(0)
+    sample_in_batches(key, uniform, start, LINEAR, VOCAB, config, 0)
 
 
 def test_rows_that_begin_alike_long_share_a_batch():
