@@ -156,6 +156,8 @@ def rotary_phases(
     positions: number of positions, from 0 on.
     head_dim: width of a head.
     base: the slowest pair turns by `base ** (2 / head_dim - 1)` a position.
+
+  Source: Su et al., "RoFormer" (arXiv 2104.09864).
   """
   half = head_dim // 2
   frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)

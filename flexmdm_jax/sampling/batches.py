@@ -6,6 +6,7 @@ rows that are alike long by then go on together. Rows are independent, with keys
 of their own, so that no row's sample depends on its company.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,16 +68,16 @@ def sample_in_batches(
   denoiser = as_pytree(denoiser)
   several = placement is not None and placement.mesh.size > 1
   if several or start.tokens.shape[0] <= batch_size:
-
-    def draw(key, start):
-      path = interpolant
-      return loop.sample(
-        key, denoiser, start, path, vocab, config, placement=placement
-      )
-
-    return in_batches(
-      draw, key, start, batch_size, placement.shares if several else 1
+    draw = functools.partial(
+      loop.sample,
+      denoiser=denoiser,
+      interpolant=interpolant,
+      vocab=vocab,
+      config=config,
+      placement=placement,
     )
+    shares = 1 if placement is None else placement.shares
+    return in_batches(draw, key, start, batch_size, shares)
   keys = loop.as_row_keys(loop.require_rows(key, start), start)
   settings = loop.Settings(interpolant, vocab, config, trace=False)
   state = _begin(start, config.num_steps, False)

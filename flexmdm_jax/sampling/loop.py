@@ -159,21 +159,17 @@ def sample_steps(
 
   Yields:
     The `Samples` so far; the last are those of `sample`.
+
+  Raises:
+    InputError: shapes in `start` disagree, or `key` is neither one nor B keys.
   """
   denoiser = as_pytree(denoiser)
   settings = Settings(interpolant, vocab, config, trace=False)
-  key = as_row_keys(key, start)
-  longest = int(np.max(start.length, initial=0))
+  key = as_row_keys(require_rows(key, start), start)
   state = begin(start, config.num_steps, trace=False)
-  for C in canvas_widths(config.buckets, denoiser, start.tokens.shape[1]):
-    if C < longest:
-      continue
-    # A step that does not fit is left to the next canvas.
-    while (done := int(state.steps)) < config.num_steps:
-      state = _on_canvas_alone(C, key, denoiser, state, settings, done + 1)
-      if state.overflow:
-        break
-      yield as_samples(state)
+  for done in range(config.num_steps):
+    state = advance(key, denoiser, state, settings, done + 1)
+    yield as_samples(state)
 
 
 def row_keys(

@@ -100,7 +100,7 @@ READERS = {
     False,
     lambda w: jax.lax.scan(lambda c, _: (c, half(c)), w, length=2)[1],
   ),
-  "under a condition": (
+  "by a loop's condition": (
     False,
     lambda w: jax.lax.while_loop(lambda x: x.sum() < 0, lambda x: x + 1, w),
   ),
